@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "narrow/core/file.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "narrow/core/error.h"
+
+namespace narrow {
+namespace {
+
+constexpr size_t kBufferBytes = size_t{1} << 20;  // few system calls, little memory
+
+[[noreturn]] void fail(const char* what, const std::filesystem::path& path, int error) {
+  const ErrorCode code = error == ENOENT                      ? ErrorCode::not_found
+                         : error == ENOSPC || error == EDQUOT ? ErrorCode::resource_exhausted
+                                                              : ErrorCode::io_error;
+  std::string hint;
+  if (error == ENOENT) hint = "check the path";
+  if (error == ENOSPC || error == EDQUOT) hint = "free some space or write to another disk";
+  if (error == EACCES) hint = "check the permissions";
+  throw Error(code, fmt::format("cannot {} '{}': {}", what, path.string(), std::strerror(error)),
+              hint);
+}
+
+void sync_folder(const std::filesystem::path& file) {
+  const auto parent = file.has_parent_path() ? file.parent_path() : std::filesystem::path(".");
+  const int fd = ::open(parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return;  // the rename is done; only its durability is at stake
+  ::fsync(fd);
+  ::close(fd);
+}
+
+}  // namespace
+
+std::shared_ptr<const MappedFile> MappedFile::open(const std::filesystem::path& path) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) fail("open", path, errno);
+  struct stat status {};
+  if (::fstat(fd, &status) != 0) {
+    const int error = errno;
+    ::close(fd);
+    fail("read", path, error);
+  }
+  if (!S_ISREG(status.st_mode)) {
+    ::close(fd);
+    throw Error(ErrorCode::invalid_argument, fmt::format("'{}' is not a file", path.string()));
+  }
+  std::shared_ptr<MappedFile> file(new MappedFile);
+  file->path_ = path;
+  file->size_ = static_cast<size_t>(status.st_size);
+  if (file->size_ > 0) {
+    void* p = ::mmap(nullptr, file->size_, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (p == MAP_FAILED) {
+      const int error = errno;
+      ::close(fd);
+      fail("map", path, error);
+    }
+    file->data_ = static_cast<const std::byte*>(p);
+  }
+  ::close(fd);
+  return file;
+}
+
+MappedFile::~MappedFile() {
+  if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
+}
+
+AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path)) {
+  static std::atomic<unsigned> counter{0};
+  temporary_ = path_;
+  temporary_ += fmt::format(".tmp.{}.{}", ::getpid(), counter++);
+  fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+  if (fd_ < 0) fail("write", path_, errno);
+  buffer_.reserve(kBufferBytes);
+}
+
+AtomicFile::~AtomicFile() {
+  if (fd_ < 0) return;
+  ::close(fd_);
+  ::unlink(temporary_.c_str());
+}
+
+void AtomicFile::write(const void* data, size_t bytes) {
+  position_ += bytes;
+  if (buffer_.size() + bytes <= kBufferBytes) {
+    buffer_.append(static_cast<const char*>(data), bytes);
+    return;
+  }
+  flush();
+  if (bytes <= kBufferBytes) {
+    buffer_.assign(static_cast<const char*>(data), bytes);
+    return;
+  }
+  const auto* p = static_cast<const char*>(data);
+  while (bytes > 0) {
+    const ssize_t n = ::write(fd_, p, bytes);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) fail("write", path_, errno);
+    p += n;
+    bytes -= static_cast<size_t>(n);
+  }
+}
+
+void AtomicFile::flush() {
+  size_t done = 0;
+  while (done < buffer_.size()) {
+    const ssize_t n = ::write(fd_, buffer_.data() + done, buffer_.size() - done);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) fail("write", path_, errno);
+    done += static_cast<size_t>(n);
+  }
+  buffer_.clear();
+}
+
+void AtomicFile::commit() {
+  flush();
+  if (::fsync(fd_) != 0) fail("sync", path_, errno);
+  if (::close(std::exchange(fd_, -1)) != 0) {
+    const int error = errno;
+    ::unlink(temporary_.c_str());
+    fail("close", path_, error);
+  }
+  if (::rename(temporary_.c_str(), path_.c_str()) != 0) {
+    const int error = errno;
+    ::unlink(temporary_.c_str());
+    fail("write", path_, error);
+  }
+  sync_folder(path_);
+}
+
+std::string read_text(const std::filesystem::path& path, size_t max_bytes) {
+  const auto file = MappedFile::open(path);
+  if (file->bytes().size() > max_bytes) {
+    throw Error(ErrorCode::resource_exhausted,
+                fmt::format("'{}' has {} bytes, more than the {} allowed here", path.string(),
+                            file->bytes().size(), max_bytes));
+  }
+  return std::string(file->text());
+}
+
+void write_text(const std::filesystem::path& path, std::string_view text) {
+  AtomicFile file(path);
+  file.write(text);
+  file.commit();
+}
+
+}  // namespace narrow

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+// Files: read through a mapping, written under a temporary name and renamed when complete.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace narrow {
+
+/// A file mapped read-only. Share it to keep tensors that point into it alive.
+class MappedFile {
+ public:
+  /// Throws not_found or io_error, naming the path.
+  static std::shared_ptr<const MappedFile> open(const std::filesystem::path& path);
+  ~MappedFile();
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+
+  const std::filesystem::path& path() const { return path_; }
+  std::span<const std::byte> bytes() const { return {data_, size_}; }
+  std::string_view text() const { return {reinterpret_cast<const char*>(data_), size_}; }
+
+ private:
+  MappedFile() = default;
+  std::filesystem::path path_;
+  const std::byte* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+/// Writes to a temporary file beside `path`; commit() syncs and renames it over `path`. Without
+/// commit() the destructor removes it and an older file stays whole.
+class AtomicFile {
+ public:
+  explicit AtomicFile(std::filesystem::path path);
+  ~AtomicFile();
+  AtomicFile(const AtomicFile&) = delete;
+  AtomicFile& operator=(const AtomicFile&) = delete;
+
+  /// Throws io_error (or resource_exhausted when the disk is full), naming the path.
+  void write(const void* data, size_t bytes);
+  void write(std::string_view text) { write(text.data(), text.size()); }
+  uint64_t position() const { return position_; }
+  const std::filesystem::path& temporary_path() const { return temporary_; }
+  void commit();
+
+ private:
+  void flush();
+  std::filesystem::path path_;
+  std::filesystem::path temporary_;
+  int fd_ = -1;
+  uint64_t position_ = 0;
+  std::string buffer_;
+};
+
+/// A whole small text file. Throws not_found, io_error, or resource_exhausted past `max_bytes`.
+std::string read_text(const std::filesystem::path& path, size_t max_bytes = size_t{1} << 26);
+void write_text(const std::filesystem::path& path, std::string_view text);
+
+}  // namespace narrow

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+// Runs a graph: a plan made once (implementations chosen, weights packed, layouts assigned), memory
+// planned once per set of input shapes, then run() as often as wanted, also from several threads.
+//
+//   Session session(graph);
+//   std::vector<Tensor> y = session.run({x});          // by position
+//   auto named = session.run_named({{"image", x}});    // by name
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "narrow/graph/graph.h"
+#include "narrow/graph/qdq.h"
+#include "narrow/runtime/op_impl.h"
+
+namespace narrow {
+
+struct SessionOptions {
+  int threads = 0;  // 0: all CPUs of the affinity mask
+  /// Lower QDQ patterns to integer kernels. Off: every node runs in float as written ("--compute
+  /// float").
+  bool lower = true;
+  /// Float clean-up passes (constant folding, batch norm, ...) before planning.
+  bool optimize = true;
+  /// Only reference implementations: the specification, slow.
+  bool reference = false;
+  bool profile = false;
+  /// Values (by name) to hand to RunOptions::observe; they are kept from being fused away.
+  std::vector<std::string> observed;
+};
+
+struct RunOptions {
+  /// Called with each observed value (row-major, logical dims) when it is there. May be called from
+  /// the thread that runs the session only.
+  std::function<void(const std::string& name, const Tensor& value)> observe;
+};
+
+struct NodeProfile {
+  std::string node;
+  std::string op;
+  std::string implementation;
+  double microseconds = 0;  // mean per run
+  int64_t macs = 0;
+  int64_t runs = 0;
+};
+
+struct MemoryReport {
+  size_t arena_bytes = 0;       // planned peak of activations
+  size_t activation_bytes = 0;  // the sum of all activations, had none been reused
+  size_t packed_bytes = 0;      // weights in kernel layout
+  size_t constant_bytes = 0;    // initializers as stored
+  int64_t reorders = 0;         // layout changes the plan inserts
+};
+
+class Session {
+ public:
+  /// Throws unsupported listing every node that no implementation accepts.
+  explicit Session(Graph graph, SessionOptions options = {});
+  ~Session();
+  Session(Session&&) noexcept;
+  Session& operator=(Session&&) noexcept;
+
+  std::vector<Tensor> run(const std::vector<Tensor>& inputs, const RunOptions& options = {}) const;
+  std::map<std::string, Tensor> run_named(const std::map<std::string, Tensor>& inputs,
+                                          const RunOptions& options = {}) const;
+
+  /// The graph as executed: optimised and lowered.
+  const Graph& graph() const;
+  const std::vector<std::string>& input_names() const;
+  const std::vector<std::string>& output_names() const;
+  const LoweringReport& lowering() const;
+
+  std::vector<KernelChoice> kernel_choices() const;
+  /// Of the last memory plan; run once (or plan()) before.
+  MemoryReport memory() const;
+  std::vector<NodeProfile> profile() const;
+  void reset_profile();
+
+  /// Plans for these input shapes without running.
+  void plan(const std::vector<Dims>& input_dims) const;
+  struct MacCount {
+    int64_t integer = 0;  // integer weights and integer activations
+    int64_t total = 0;
+  };
+  /// From the executed plan, for these input shapes.
+  MacCount count_macs(const std::vector<Dims>& input_dims) const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+/// Evaluates one node on constants, for the fold_constants pass.
+std::vector<Tensor> evaluate_constant(const Graph& graph, const Node& node,
+                                      std::span<const Tensor> inputs);
+
+}  // namespace narrow
