@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Explores one fuzz target from its corpus for some seconds. Usage: scripts/fuzz.sh TARGET [SECONDS]
+# New inputs go to build/fuzz/found/TARGET; the corpus in the tree is only read.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+target=$1
+seconds=${2:-600}
+found=build/fuzz/found/$target
+mkdir -p "$found"
+build/fuzz/bin/"$target" -max_total_time="$seconds" -rss_limit_mb=2048 -timeout=20 -max_len=65536 \
+  -print_final_stats=0 -verbosity=0 -artifact_prefix="$found/crash-" "$found" \
+  "tests/fuzz/corpus/$target"
+echo "$target: $seconds s without a finding"
