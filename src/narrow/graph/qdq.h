@@ -68,6 +68,17 @@ struct LoweringReport {
 /// The same patterns without a final Q keep a float output. Weight-only and dynamic patterns become
 /// narrow.WGemm / narrow.DynamicQGemm ... A pattern that does not match stays as it is and is
 /// reported.
-LoweringReport lower_to_integer(Graph& graph);
+struct LoweringOptions {
+  bool lookups = true;        // unary operators as 256-entry tables (narrow.QLookup)
+  bool weight_only = true;    // narrow.WConv, narrow.WGemm
+  bool dynamic = true;        // narrow.DynamicQConv, narrow.DynamicQGemm
+  bool float_outputs = true;  // integer products whose result is float32
+};
+LoweringReport lower_to_integer(Graph& graph, const LoweringOptions& options = {});
+
+/// Rewrites QDQ patterns to ONNX's integer operators (QLinearConv, QLinearMatMul) and those of the
+/// domain com.microsoft (QGemm, QLinearAdd, QLinearMul, QLinearConcat, QLinearAveragePool,
+/// QLinearGlobalAveragePool). What has no such form stays QDQ and is reported.
+LoweringReport convert_to_qoperator(Graph& graph);
 
 }  // namespace narrow

@@ -10,6 +10,12 @@
 namespace narrow::lower {
 namespace {
 
+constexpr const char* kFloatOutput = "its result is not quantized";
+
+bool output_allowed(const Tail& tail, const LoweringOptions& options) {
+  return tail.quantize != kNoId || options.float_outputs;
+}
+
 /// scale (and zero_point) per output channel, where the channel is dimension `axis` of the weights.
 std::string check_weight_axis(const Graph& graph, const QdqGrid& w, int64_t axis) {
   if (w.block_size != 0) return "its weights are quantized in groups";
@@ -69,7 +75,9 @@ struct WeightOnly {
   int64_t reduce_axis;  // groups run along it
 };
 
-Outcome lower_weight_only(Graph& graph, NodeId id, const QdqGrid& w, WeightOnly how) {
+Outcome lower_weight_only(Graph& graph, NodeId id, const QdqGrid& w, WeightOnly how,
+                          const LoweringOptions& options) {
+  if (!options.weight_only) return Outcome::refuse("only its weights are quantized");
   const Node& node = graph.node(id);
   if (how.bias != kNoId && graph.constant(how.bias) == nullptr) {
     return Outcome::refuse("its bias is not a float constant");
@@ -80,7 +88,7 @@ Outcome lower_weight_only(Graph& graph, NodeId id, const QdqGrid& w, WeightOnly 
     return Outcome::refuse(fmt::format("its weights are quantized along axis {}", axis));
   }
   if (w.block_size != 0) how.attributes["block_size"] = w.block_size;
-  emit(graph, Tail{.value = node.outputs[0]}, how.op,
+  emit(graph, Tail(node.outputs[0]), how.op,
        {node.inputs[0], w.codes, w.scale, w.zero_point, how.bias}, 5, std::move(how.attributes),
        node.name);
   return Outcome::done();
@@ -126,11 +134,14 @@ MatMulBias bias_after(const Graph& graph, ValueId product, int64_t n) {
 }
 
 /// MatMul of two activations.
-Outcome lower_activation_product(Graph& graph, NodeId id, const QdqGrid& a) {
+Outcome lower_activation_product(Graph& graph, NodeId id, const QdqGrid& a,
+                                 const LoweringOptions& options) {
   const auto b = activation_grid(graph, graph.node(id).inputs[1]);
   if (!b) return Outcome::refuse("only one of its inputs is quantized");
   const Node& node = graph.node(id);
-  emit(graph, tail_of(graph, node.outputs[0]), ops::kQGemm,
+  const Tail tail = tail_of(graph, node.outputs[0]);
+  if (!output_allowed(tail, options)) return Outcome::refuse(kFloatOutput);
+  emit(graph, tail, ops::kQGemm,
        {a.codes, a.scale, a.zero_point, b->codes, b->scale, b->zero_point, kNoId}, 6, {},
        node.name);
   return Outcome::done();
@@ -138,7 +149,7 @@ Outcome lower_activation_product(Graph& graph, NodeId id, const QdqGrid& a) {
 
 }  // namespace
 
-Outcome lower_conv(Graph& graph, NodeId id) {
+Outcome lower_conv(Graph& graph, NodeId id, const LoweringOptions& options) {
   const Node& node = graph.node(id);
   if (const auto grouped = grouped_conv_weights(graph, node.input(1))) {
     if (dequantized_from(graph, node.input(0))) {
@@ -146,18 +157,20 @@ Outcome lower_conv(Graph& graph, NodeId id) {
     }
     return lower_weight_only(
         graph, id, *grouped,
-        {ops::kWConv, graph.node(id).attributes, graph.node(id).input(2), 0, 1});
+        {ops::kWConv, graph.node(id).attributes, graph.node(id).input(2), 0, 1}, options);
   }
   const Product p = select_product(graph, node, 0);
   if (!p.reason.empty()) return Outcome::refuse(p.reason);
   if (!p.w) return Outcome::none();
   if (!p.x) {
-    return lower_weight_only(graph, id, *p.w, {ops::kWConv, node.attributes, node.input(2), 0, -1});
+    return lower_weight_only(graph, id, *p.w, {ops::kWConv, node.attributes, node.input(2), 0, -1},
+                             options);
   }
   const int64_t channels = graph.constant(p.w->codes)->dim(0);
   const Bias bias = add_bias(graph, node.input(2), *p.x, *p.w, channels);
   if (!bias.reason.empty()) return Outcome::refuse(bias.reason);
   const Tail tail = tail_of(graph, graph.node(id).outputs[0]);
+  if (!output_allowed(tail, options)) return Outcome::refuse(kFloatOutput);
   emit(graph, tail, ops::kQConv,
        {p.x->codes, p.x->scale, p.x->zero_point, p.w->codes, p.w->scale, p.w->zero_point,
         bias.codes},
@@ -165,7 +178,7 @@ Outcome lower_conv(Graph& graph, NodeId id) {
   return Outcome::done();
 }
 
-Outcome lower_gemm(Graph& graph, NodeId id) {
+Outcome lower_gemm(Graph& graph, NodeId id, const LoweringOptions& options) {
   const Node& node = graph.node(id);
   const bool trans_b = node.int_or("transB", 0) != 0;
   const Product p = select_product(graph, node, trans_b ? 0 : 1);
@@ -180,12 +193,14 @@ Outcome lower_gemm(Graph& graph, NodeId id) {
   if (!p.x) {
     return lower_weight_only(
         graph, id, *p.w,
-        {ops::kWGemm, std::move(attributes), node.input(2), trans_b ? 0 : 1, trans_b ? 1 : 0});
+        {ops::kWGemm, std::move(attributes), node.input(2), trans_b ? 0 : 1, trans_b ? 1 : 0},
+        options);
   }
   const int64_t channels = graph.constant(p.w->codes)->dim(trans_b ? 0 : 1);
   const Bias bias = add_bias(graph, node.input(2), *p.x, *p.w, channels);
   if (!bias.reason.empty()) return Outcome::refuse(bias.reason);
   const Tail tail = tail_of(graph, graph.node(id).outputs[0]);
+  if (!output_allowed(tail, options)) return Outcome::refuse(kFloatOutput);
   emit(graph, tail, ops::kQGemm,
        {p.x->codes, p.x->scale, p.x->zero_point, p.w->codes, p.w->scale, p.w->zero_point,
         bias.codes},
@@ -193,11 +208,11 @@ Outcome lower_gemm(Graph& graph, NodeId id) {
   return Outcome::done();
 }
 
-Outcome lower_matmul(Graph& graph, NodeId id) {
+Outcome lower_matmul(Graph& graph, NodeId id, const LoweringOptions& options) {
   const Node& node = graph.node(id);
   const auto x = activation_grid(graph, node.input(0));
   const auto w = weight_grid(graph, node.input(1));
-  if (!w) return x ? lower_activation_product(graph, id, *x) : Outcome::none();
+  if (!w) return x ? lower_activation_product(graph, id, *x, options) : Outcome::none();
   const Tensor& codes = *graph.constant(w->codes);
   if (codes.rank() != 2) return Outcome::refuse("its constant weights are no matrix");
   const MatMulBias after = bias_after(graph, node.outputs[0], codes.dim(1));
@@ -205,14 +220,16 @@ Outcome lower_matmul(Graph& graph, NodeId id) {
     if (dequantized_from(graph, node.input(0))) {
       return Outcome::refuse("its input is not quantized per tensor with 8 bits");
     }
-    return lower_weight_only(graph, id, *w, {ops::kWGemm, {}, kNoId, 1, 0});
+    return lower_weight_only(graph, id, *w, {ops::kWGemm, {}, kNoId, 1, 0}, options);
   }
   const std::string refused = check_weight_axis(graph, *w, 1);
   if (!refused.empty()) return Outcome::refuse(refused);
   Bias bias = add_bias(graph, after.bias, *x, *w, codes.dim(1));
   // A bias that cannot be absorbed stays an Add behind the product.
   const ValueId end = bias.reason.empty() ? after.value : graph.node(id).outputs[0];
-  emit(graph, tail_of(graph, end), ops::kQGemm,
+  const Tail tail = tail_of(graph, end);
+  if (!output_allowed(tail, options)) return Outcome::refuse(kFloatOutput);
+  emit(graph, tail, ops::kQGemm,
        {x->codes, x->scale, x->zero_point, w->codes, w->scale, w->zero_point, bias.codes}, 6, {},
        graph.node(id).name);
   return Outcome::done();

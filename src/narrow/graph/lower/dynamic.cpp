@@ -99,20 +99,22 @@ Outcome lower_dynamic(Graph& graph, NodeId id, const char* op, int64_t channels,
   attributes["granularity"] = std::string("per_tensor");
   const ValueId scale = as_vector(graph, p.w_scale);
   const ValueId bias = as_vector(graph, p.bias);
-  emit(graph, Tail{.value = p.end}, op, {p.x, node.inputs[1], scale, node.input(3), bias}, 5,
+  emit(graph, Tail(p.end), op, {p.x, node.inputs[1], scale, node.input(3), bias}, 5,
        std::move(attributes), node.name);
   return Outcome::done();
 }
 
 }  // namespace
 
-Outcome lower_dynamic_matmul(Graph& graph, NodeId id) {
+Outcome lower_dynamic_matmul(Graph& graph, NodeId id, const LoweringOptions& options) {
+  if (!options.dynamic) return Outcome::none();
   const Tensor* w = graph.constant(graph.node(id).input(1));
   if (w == nullptr || w->rank() != 2) return Outcome::refuse("its weights are no constant matrix");
   return lower_dynamic(graph, id, ops::kDynamicQGemm, w->dim(1), 0);
 }
 
-Outcome lower_dynamic_conv(Graph& graph, NodeId id) {
+Outcome lower_dynamic_conv(Graph& graph, NodeId id, const LoweringOptions& options) {
+  if (!options.dynamic) return Outcome::none();
   const Tensor* w = graph.constant(graph.node(id).input(1));
   if (w == nullptr || w->rank() < 3) return Outcome::refuse("its weights are not constant");
   return lower_dynamic(graph, id, ops::kDynamicQConv, w->dim(0),

@@ -83,7 +83,8 @@ std::optional<UnaryFunction> function_of(const Graph& graph, const Node& node, V
 
 }  // namespace
 
-Outcome lower_unary(Graph& graph, NodeId id) {
+Outcome lower_unary(Graph& graph, NodeId id, const LoweringOptions& options) {
+  if (!options.lookups) return Outcome::refuse("tables are switched off");
   // Starts at the first node behind a DequantizeLinear and follows single uses to the
   // QuantizeLinear.
   const Node& first = graph.node(id);
@@ -119,7 +120,7 @@ Outcome lower_unary(Graph& graph, NodeId id) {
   return Outcome::done();
 }
 
-Outcome lower_requantize(Graph& graph, NodeId id) {
+Outcome lower_requantize(Graph& graph, NodeId id, const LoweringOptions& options) {
   const auto y = quantizes_to(graph, id);
   const auto x = activation_grid(graph, graph.node(id).inputs[0]);
   if (!x || !y || !y->per_tensor || !is_8_bit(y->code_dtype)) return Outcome::none();
@@ -127,16 +128,17 @@ Outcome lower_requantize(Graph& graph, NodeId id) {
     replace_codes(graph, id, x->codes);
     return Outcome::done();
   }
+  if (!options.lookups) return Outcome::refuse("tables are switched off");
   emit_lookup(graph, x->codes, table_of(graph, *x, {}, *y), id, graph.node(id).name);
   return Outcome::done();
 }
 
-Outcome lower_binary(Graph& graph, NodeId id) {
+Outcome lower_binary(Graph& graph, NodeId id, const LoweringOptions& options) {
   const Node& node = graph.node(id);
   const auto a = activation_grid(graph, node.input(0));
   const auto b = activation_grid(graph, node.input(1));
   if (!a && !b) return Outcome::none();
-  if (!a || !b) return lower_unary(graph, id);
+  if (!a || !b) return lower_unary(graph, id, options);
   const Tail tail = tail_of(graph, node.outputs[0]);
   if (tail.quantize == kNoId) return Outcome::refuse("its result is not quantized");
   Attributes attributes;
@@ -147,7 +149,7 @@ Outcome lower_binary(Graph& graph, NodeId id) {
   return Outcome::done();
 }
 
-Outcome lower_concat(Graph& graph, NodeId id) {
+Outcome lower_concat(Graph& graph, NodeId id, const LoweringOptions& options) {
   const Node& node = graph.node(id);
   std::vector<ValueId> inputs;
   size_t quantized = 0;
@@ -160,7 +162,7 @@ Outcome lower_concat(Graph& graph, NodeId id) {
   if (quantized == 0) return Outcome::none();
   if (quantized < node.inputs.size()) return Outcome::refuse("not all of its inputs are quantized");
   const Tail tail = tail_of(graph, node.outputs[0]);
-  if (tail.quantize == kNoId) return lower_movement(graph, id);
+  if (tail.quantize == kNoId) return lower_movement(graph, id, options);
   Attributes attributes;
   attributes["axis"] = node.int_or("axis", 0);
   emit(graph, tail, ops::kQConcat, std::move(inputs), 0, std::move(attributes), node.name);

@@ -41,18 +41,18 @@ constexpr const char* kUnary[] = {
     "Mish",      "Swish",      "Exp",   "Log",  "Sqrt",     "Abs",      "Neg",
     "Erf",       "Reciprocal", "Floor", "Ceil", "Round",    "Sign"};
 
-lower::Outcome apply(Graph& graph, NodeId id) {
+lower::Outcome apply(Graph& graph, NodeId id, const LoweringOptions& options) {
   const Node& node = graph.node(id);
   for (const Rule& rule : kRules) {
-    if (node.is(rule.op, rule.domain)) return rule.apply(graph, id);
+    if (node.is(rule.op, rule.domain)) return rule.apply(graph, id, options);
   }
   if (!node.domain.empty()) return lower::Outcome::none();
   const auto in = [&](const auto& names) {
     return std::any_of(std::begin(names), std::end(names),
                        [&](const char* name) { return node.op == name; });
   };
-  if (in(kMovement)) return lower::lower_movement(graph, id);
-  if (in(kUnary)) return lower::lower_unary(graph, id);
+  if (in(kMovement)) return lower::lower_movement(graph, id, options);
+  if (in(kUnary)) return lower::lower_unary(graph, id, options);
   for (const ValueId input : node.inputs) {
     if (input != kNoId && !node.is("DequantizeLinear") && lower::activation_grid(graph, input)) {
       return lower::Outcome::refuse("there is no integer form of " + node.op);
@@ -67,7 +67,7 @@ bool is_live(const Graph& graph, const std::string& name) {
 
 }  // namespace
 
-LoweringReport lower_to_integer(Graph& graph) {
+LoweringReport lower_to_integer(Graph& graph, const LoweringOptions& options) {
   LoweringReport report;
   graph.sort();
   std::vector<LoweringRefusal> refused;
@@ -84,7 +84,7 @@ LoweringReport lower_to_integer(Graph& graph) {
       if (!used) continue;
       const std::string name = node.name;
       const std::string op = node.op;
-      const lower::Outcome outcome = apply(graph, id);
+      const lower::Outcome outcome = apply(graph, id, options);
       if (outcome.lowered) {
         ++report.lowered;
         progress = true;

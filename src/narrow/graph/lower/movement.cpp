@@ -62,7 +62,7 @@ std::vector<ValueId> code_inputs(Graph& graph, const Node& node, const QdqGrid& 
 
 }  // namespace
 
-Outcome lower_movement(Graph& graph, NodeId id) {
+Outcome lower_movement(Graph& graph, NodeId id, const LoweringOptions&) {
   const Node node = graph.node(id);  // a copy: the graph grows below
   const auto x = activation_grid(graph, node.input(0));
   if (!x) return Outcome::none();
@@ -98,7 +98,7 @@ Outcome lower_movement(Graph& graph, NodeId id) {
   return Outcome::done();
 }
 
-Outcome lower_pool(Graph& graph, NodeId id) {
+Outcome lower_pool(Graph& graph, NodeId id, const LoweringOptions&) {
   const Node& node = graph.node(id);
   const auto x = activation_grid(graph, node.input(0));
   if (!x) return Outcome::none();

@@ -48,8 +48,7 @@ bool is_8_bit(DType dtype) {
 }
 
 Tail tail_of(const Graph& graph, ValueId from) {
-  Tail tail;
-  tail.value = from;
+  Tail tail(from);
   while (true) {
     const NodeId next = graph.single_user(tail.value);
     if (next == kNoId) return tail;
@@ -131,23 +130,26 @@ std::optional<Tensor> bias_codes(const Graph& graph, ValueId bias, float x_scale
   Tensor codes(DType::int32, {channels});
   auto out = codes.mutable_data<int32_t>();
   for (size_t i = 0; i < count; ++i) {
-    const double step =
-        static_cast<double>(x_scale) * static_cast<double>(w[w.size() == 1 ? 0 : i]);
-    double value;
+    const float s_w = w[w.size() == 1 ? 0 : i];
+    float value;
     if (real.empty()) {
-      const auto s = static_cast<double>(stored_scale[stored_scale.size() == 1 ? 0 : i]);
-      // Within rounding of the float32 scale the stored codes are the bias codes.
-      const bool same = std::abs(s - step) <= 1e-6 * std::abs(step);
-      value = same ? static_cast<double>(stored[i]) : static_cast<double>(stored[i]) * s / step;
+      const double s = stored_scale[stored_scale.size() == 1 ? 0 : i];
+      const double step = static_cast<double>(x_scale) * static_cast<double>(s_w);
+      // Equal up to the rounding of the float32 scale: the stored codes are the bias codes.
+      if (std::abs(s - step) <= 1e-6 * std::abs(step)) {
+        out[i] = static_cast<int32_t>(stored[i]);
+        continue;
+      }
+      value = static_cast<float>(static_cast<double>(stored[i]) * s);
     } else {
-      value = static_cast<double>(real[i]) / step;
+      value = real[i];
     }
-    const double rounded = std::nearbyint(value);
-    if (!(std::abs(rounded) <= 2147483647.0)) {
+    const auto code = quantize_bias(value, x_scale, s_w);
+    if (!code) {
       *reason = fmt::format("bias {} does not fit int32 on its grid", i);
       return std::nullopt;
     }
-    out[i] = static_cast<int32_t>(rounded);
+    out[i] = *code;
   }
   return codes;
 }

@@ -26,13 +26,14 @@ struct Outcome {
 struct Rule {
   const char* domain;
   const char* op;
-  Outcome (*apply)(Graph&, NodeId);
+  Outcome (*apply)(Graph&, NodeId, const LoweringOptions&);
 };
 
 /// What follows a float value: activations that become limits, then the QuantizeLinear if there is
 /// one.
 struct Tail {
-  ValueId value = kNoId;  // the last float value: input of the QuantizeLinear, or what stays float
+  explicit Tail(ValueId from) : value(from) {}
+  ValueId value;  // the last float value: input of the QuantizeLinear, or what stays float
   float min = -std::numeric_limits<float>::infinity();
   float max = std::numeric_limits<float>::infinity();
   NodeId quantize = kNoId;
@@ -78,16 +79,16 @@ void replace_codes(Graph& graph, NodeId quantize, ValueId codes);
 void annotate(Graph& graph, ValueId value, DType dtype, ValueId shape_of);
 
 // The rules, by file.
-Outcome lower_conv(Graph&, NodeId);
-Outcome lower_gemm(Graph&, NodeId);
-Outcome lower_matmul(Graph&, NodeId);
-Outcome lower_binary(Graph&, NodeId);
-Outcome lower_concat(Graph&, NodeId);
-Outcome lower_unary(Graph&, NodeId);
-Outcome lower_pool(Graph&, NodeId);
-Outcome lower_movement(Graph&, NodeId);
-Outcome lower_requantize(Graph&, NodeId);
-Outcome lower_dynamic_conv(Graph&, NodeId);
-Outcome lower_dynamic_matmul(Graph&, NodeId);
+Outcome lower_conv(Graph&, NodeId, const LoweringOptions&);
+Outcome lower_gemm(Graph&, NodeId, const LoweringOptions&);
+Outcome lower_matmul(Graph&, NodeId, const LoweringOptions&);
+Outcome lower_binary(Graph&, NodeId, const LoweringOptions&);
+Outcome lower_concat(Graph&, NodeId, const LoweringOptions&);
+Outcome lower_unary(Graph&, NodeId, const LoweringOptions&);
+Outcome lower_pool(Graph&, NodeId, const LoweringOptions&);
+Outcome lower_movement(Graph&, NodeId, const LoweringOptions&);
+Outcome lower_requantize(Graph&, NodeId, const LoweringOptions&);
+Outcome lower_dynamic_conv(Graph&, NodeId, const LoweringOptions&);
+Outcome lower_dynamic_matmul(Graph&, NodeId, const LoweringOptions&);
 
 }  // namespace narrow::lower
