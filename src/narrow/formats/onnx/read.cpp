@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+
+#include "narrow/core/error.h"
+#include "narrow/core/file.h"
+#include "narrow/formats/onnx/builder.h"
+#include "narrow/formats/onnx/onnx.h"
+#include "narrow/formats/onnx/proto.h"
+#include "narrow/formats/onnx/upgrade.h"
+
+namespace narrow {
+namespace {
+
+using onnx::OpsetImports;
+using onnx::ProtoGraph;
+using onnx::ProtoModel;
+using onnx::ProtoNode;
+using onnx::Source;
+
+void stamp_opsets(std::vector<ProtoNode>& nodes, const OpsetImports& opsets) {
+  for (ProtoNode& node : nodes) {
+    const auto it = opsets.find(node.domain);
+    node.opset = it == opsets.end() ? 1 : it->second;
+    onnx::each_subgraph(node, [&](ProtoGraph& body) { stamp_opsets(body.nodes, opsets); });
+  }
+}
+
+void check_opset(const OpsetImports& opsets) {
+  const auto it = opsets.find("");
+  const int64_t opset = it == opsets.end() ? 1 : it->second;
+  if (opset < onnx::kOldestOpset || opset > onnx::kNewestOpset) {
+    throw Error(ErrorCode::unsupported,
+                fmt::format("the model is written in ONNX opset {}; {} to {} are read", opset,
+                            onnx::kOldestOpset, onnx::kNewestOpset),
+                "export the model again with another opset");
+  }
+}
+
+Graph read(std::string_view bytes, Source& source, const OnnxReadOptions& options) {
+  ProtoModel model = onnx::parse_model(bytes, source);
+  check_opset(model.opsets);
+  stamp_opsets(model.graph.nodes, model.opsets);
+  onnx::GraphBuilder builder(std::move(model.graph), options);
+  Graph graph = builder.build();
+  if (graph.doc.empty()) graph.doc = model.doc;
+  graph.metadata = std::move(model.metadata);
+  graph.source_opsets = std::move(model.opsets);
+  graph.producer_name = std::move(model.producer_name);
+  graph.producer_version = std::move(model.producer_version);
+  graph.sort();
+  return graph;
+}
+
+}  // namespace
+
+Graph read_onnx_bytes(std::shared_ptr<const void> owner, std::span<const std::byte> bytes,
+                      const std::filesystem::path& folder, const OnnxReadOptions& options) {
+  Source source;
+  source.owner = std::move(owner);
+  source.begin = reinterpret_cast<const char*>(bytes.data());
+  source.folder = folder;
+  return read({source.begin, bytes.size()}, source, options);
+}
+
+Graph read_onnx(const std::filesystem::path& path, const OnnxReadOptions& options) {
+  const auto file = MappedFile::open(path);
+  const auto folder = path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
+  try {
+    return read_onnx_bytes(file, file->bytes(), folder, options);
+  } catch (Error& e) {
+    e.add_context(path.string());
+    throw;
+  }
+}
+
+}  // namespace narrow
