@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "narrow/graph/graph.h"
+#include "narrow/graph/known_value.h"
 
 namespace narrow {
 
@@ -24,7 +25,8 @@ class InferContext {
   struct Output {
     DType dtype = DType::undefined;
     std::optional<SymbolicShape> shape;
-    Tensor constant;  // small integer results computed during inference (Shape, Gather, ...)
+    Tensor constant;  // small results of shape arithmetic computed on the way (Shape, Gather, ...)
+    std::optional<KnownValue> value;  // the same when only some elements are known
   };
   const Graph& graph() const { return graph_; }
   const Node& node() const { return node_; }
@@ -37,12 +39,19 @@ class InferContext {
   void set_output(size_t i, DType dtype, std::optional<SymbolicShape> shape);
   /// Also states the value; only for small integer tensors that shape arithmetic needs.
   void set_constant(size_t i, Tensor value);
+  /// The input's value as far as it is known; nullopt for large tensors and unknown ones.
+  std::optional<KnownValue> value(size_t i) const;
+  /// Sets dtype, shape and (partial) value of an output.
+  void set_value(size_t i, KnownValue value);
   /// Throws invalid_argument with the node named.
   [[noreturn]] void fail(const std::string& message) const;
 
   std::vector<Output>& outputs() { return outputs_; }
-  /// Values of non-initializers known so far, filled by infer_shapes().
+  /// Values of non-initializers known so far, by ValueId, filled by infer_shapes(). Either may be
+  /// null.
   const std::vector<Tensor>* known_values = nullptr;
+  const std::vector<std::optional<KnownValue>>* partial_values = nullptr;
+  int depth = 0;  // of nested subgraphs
 
  private:
   const Graph& graph_;
@@ -59,7 +68,10 @@ struct OpInfo {
   int max_inputs;  // -1: variadic
   int min_outputs;
   int max_outputs;
-  int since;  // opset whose schema is the canonical form (the lowest that can express it)
+  /// The lowest opset of the domain whose schema can say what the canonical form says with default
+  /// values of newer attributes, after the writer's own rewriting (constant axes back into an
+  /// attribute, for instance).
+  int since;
   InferFunction infer;
 };
 
