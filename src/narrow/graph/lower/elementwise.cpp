@@ -19,7 +19,8 @@ Tensor table_of(const Graph& graph, const QdqGrid& x, std::span<const UnaryFunct
     grid.dtype = g.code_dtype;
     return grid;
   };
-  return make_table(code_grid(x), chain, code_grid(y));
+  return chain.empty() ? make_requantize_table(code_grid(x), code_grid(y))
+                       : make_table(code_grid(x), chain, code_grid(y));
 }
 
 void emit_lookup(Graph& graph, ValueId codes, Tensor table, NodeId quantize,
@@ -47,38 +48,65 @@ std::optional<float> scalar_operand(const Graph& graph, const Node& node, ValueI
   return constant->to_floats()[0];
 }
 
+UnaryFunction with(UnaryKind kind, double alpha, double beta = 0) {
+  return {kind, alpha, beta};
+}
+
+/// A binary operator with one scalar constant.
+std::optional<UnaryFunction> scalar_function(const Graph& graph, const Node& node, ValueId x) {
+  bool first = false;
+  const auto scalar = scalar_operand(graph, node, x, &first);
+  if (!scalar) return std::nullopt;
+  if (node.is("Add")) return with(UnaryKind::add, *scalar);
+  if (node.is("Mul")) return with(UnaryKind::multiply, *scalar);
+  if (node.is("Sub")) {
+    return with(first ? UnaryKind::reverse_subtract : UnaryKind::subtract, *scalar);
+  }
+  if (node.is("Div")) return with(first ? UnaryKind::reverse_divide : UnaryKind::divide, *scalar);
+  if (node.is("Pow") && !first) return with(UnaryKind::pow, *scalar);
+  return std::nullopt;
+}
+
+/// Clip, Min or Max with constant scalar bounds.
+std::optional<UnaryFunction> limits_function(const Graph& graph, const Node& node) {
+  float lo = -std::numeric_limits<float>::infinity();
+  float hi = std::numeric_limits<float>::infinity();
+  for (size_t i = 1; i < node.inputs.size(); ++i) {
+    if (node.inputs[i] == kNoId) continue;
+    const Tensor* bound = graph.constant(node.inputs[i]);
+    if (bound == nullptr || bound->elements() != 1 || !is_float(bound->dtype())) {
+      return std::nullopt;
+    }
+    (i == 1 ? lo : hi) = bound->to_floats()[0];
+  }
+  return with(UnaryKind::clip, static_cast<double>(lo), static_cast<double>(hi));
+}
+
 /// The function that a node applies to the value `x`, if it is one of a table's functions.
 std::optional<UnaryFunction> function_of(const Graph& graph, const Node& node, ValueId x) {
   if (!node.domain.empty() || node.outputs.size() != 1) return std::nullopt;
   if (node.is("Add") || node.is("Sub") || node.is("Mul") || node.is("Div") || node.is("Pow")) {
-    bool scalar_first = false;
-    const auto scalar = scalar_operand(graph, node, x, &scalar_first);
-    if (!scalar) return std::nullopt;
-    return scalar_function(node.op, *scalar, scalar_first);
+    return scalar_function(graph, node, x);
   }
   if (node.inputs.empty() || node.inputs[0] != x) return std::nullopt;
-  if (node.is("Clip")) {
-    float lo = -std::numeric_limits<float>::infinity();
-    float hi = std::numeric_limits<float>::infinity();
-    for (size_t i = 1; i < node.inputs.size(); ++i) {
-      if (node.inputs[i] == kNoId) continue;
-      const Tensor* bound = graph.constant(node.inputs[i]);
-      if (bound == nullptr || bound->elements() != 1) return std::nullopt;
-      (i == 1 ? lo : hi) = bound->to_floats()[0];
-    }
-    return clip_function(lo, hi);
-  }
+  if (node.is("Clip")) return limits_function(graph, node);
   if (node.is("PRelu")) {
     const Tensor* slope = graph.constant(node.input(1));
     if (slope == nullptr || slope->elements() != 1) return std::nullopt;
-    return unary_function("LeakyRelu", slope->to_floats()[0], 0);
+    return with(UnaryKind::leaky_relu, static_cast<double>(slope->to_floats()[0]));
   }
-  const bool tanh_gelu = node.is("Gelu") && node.string_or("approximate", "none") == "tanh";
   if (node.inputs.size() != 1) return std::nullopt;
-  // NaN stands for "not given": the operator's own default.
-  constexpr float kAbsent = std::numeric_limits<float>::quiet_NaN();
-  return unary_function(tanh_gelu ? "GeluTanh" : node.op, node.float_or("alpha", kAbsent),
-                        node.float_or(node.is("Selu") ? "gamma" : "beta", kAbsent));
+  if (node.is("Gelu") && node.string_or("approximate", "none") == "tanh") {
+    return with(UnaryKind::gelu_tanh, 0);
+  }
+  auto function = unary_function(node.op);
+  if (!function) return std::nullopt;
+  const auto override_by = [&](const char* name, double& parameter) {
+    if (node.has(name)) parameter = static_cast<double>(node.float_or(name, 0));
+  };
+  override_by("alpha", function->alpha);
+  override_by(node.is("Selu") ? "gamma" : "beta", function->beta);
+  return function;
 }
 
 }  // namespace
