@@ -33,6 +33,8 @@ struct TargetProfile {
 std::span<const TargetProfile> all_targets();
 /// Throws invalid_argument listing the known ones.
 const TargetProfile& find_target(std::string_view name);
+/// Whether the target runs this operator on codes.
+bool runs_quantized(const TargetProfile& target, std::string_view op);
 
 /// Fills every open field from the target's row and checks the combination. Throws invalid_argument
 /// naming the field, its value and what the target takes.
