@@ -6,6 +6,7 @@
 #include "narrow/formats/onnx/builder.h"
 #include "narrow/formats/onnx/onnx.h"
 #include "narrow/formats/onnx/proto.h"
+#include "narrow/formats/onnx/tensor_proto.h"
 #include "narrow/formats/onnx/upgrade.h"
 
 namespace narrow {
@@ -67,6 +68,25 @@ Graph read_onnx(const std::filesystem::path& path, const OnnxReadOptions& option
   const auto folder = path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
   try {
     return read_onnx_bytes(file, file->bytes(), folder, options);
+  } catch (Error& e) {
+    e.add_context(path.string());
+    throw;
+  }
+}
+
+Tensor read_onnx_tensor(const std::filesystem::path& path, std::string* name) {
+  const auto file = MappedFile::open(path);
+  try {
+    Source source;
+    source.owner = file;
+    source.begin = file->text().data();
+    source.folder = path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
+    onnx::ProtoTensor t = onnx::parse_tensor({file->text(), source.begin}, source);
+    if (!t.unreadable.empty()) {
+      throw Error(ErrorCode::unsupported, fmt::format("tensor '{}' is {}", t.name, t.unreadable));
+    }
+    if (name != nullptr) *name = std::move(t.name);
+    return std::move(t.tensor);
   } catch (Error& e) {
     e.add_context(path.string());
     throw;

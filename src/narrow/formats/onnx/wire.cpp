@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <cstring>
+#include <iterator>
 #include <protozero/exception.hpp>
 
 #include "narrow/core/error.h"
@@ -78,6 +79,78 @@ std::string_view WireReader::bytes() const {
     fail(fmt::format("field {} should be bytes or a message", field_));
   }
   return view_;
+}
+
+// --- writing -------------------------------------------------------------------------------------
+
+void WireWriter::append(const void* data, size_t bytes) {
+  pieces_.back().bytes.append(static_cast<const char*>(data), bytes);
+  size_ += bytes;
+}
+
+void WireWriter::varint(uint64_t value) {
+  char buffer[protozero::max_varint_length];
+  append(buffer, static_cast<size_t>(protozero::write_varint(buffer, value)));
+}
+
+void WireWriter::tag(uint32_t field, WireType type) {
+  varint((uint64_t{field} << 3) | static_cast<uint64_t>(type));
+}
+
+void WireWriter::integer(uint32_t field, int64_t value) {
+  tag(field, WireType::varint);
+  varint(static_cast<uint64_t>(value));
+}
+
+void WireWriter::float32(uint32_t field, float value) {
+  tag(field, WireType::fixed32);
+  append(&value, sizeof(value));
+}
+
+void WireWriter::bytes(uint32_t field, std::string_view value) {
+  tag(field, WireType::length_delimited);
+  varint(value.size());
+  append(value.data(), value.size());
+}
+
+void WireWriter::message(uint32_t field, WireWriter&& inner) {
+  tag(field, WireType::length_delimited);
+  varint(inner.size_);
+  pieces_.back().bytes += inner.pieces_[0].bytes;
+  pieces_.back().data = std::move(inner.pieces_[0].data);
+  std::move(inner.pieces_.begin() + 1, inner.pieces_.end(), std::back_inserter(pieces_));
+  size_ += inner.size_;
+}
+
+void WireWriter::packed_integers(uint32_t field, std::span<const int64_t> values) {
+  size_t bytes = 0;
+  for (const int64_t v : values) {
+    bytes += static_cast<size_t>(protozero::length_of_varint(static_cast<uint64_t>(v)));
+  }
+  tag(field, WireType::length_delimited);
+  varint(bytes);
+  for (const int64_t v : values) varint(static_cast<uint64_t>(v));
+}
+
+void WireWriter::packed_floats(uint32_t field, std::span<const float> values) {
+  tag(field, WireType::length_delimited);
+  varint(values.size_bytes());
+  append(values.data(), values.size_bytes());
+}
+
+void WireWriter::tensor_bytes(uint32_t field, const Tensor& tensor) {
+  tag(field, WireType::length_delimited);
+  varint(tensor.bytes());
+  pieces_.back().data = tensor;
+  size_ += tensor.bytes();
+  pieces_.emplace_back();
+}
+
+void WireWriter::write_to(AtomicFile& file) const {
+  for (const Piece& piece : pieces_) {
+    file.write(piece.bytes);
+    if (piece.data.defined()) file.write(piece.data.raw(), piece.data.bytes());
+  }
 }
 
 }  // namespace narrow::onnx

@@ -7,8 +7,13 @@
 #include <cstdint>
 #include <cstring>
 #include <protozero/varint.hpp>
+#include <span>
 #include <string>
 #include <string_view>
+#include <vector>
+
+#include "narrow/core/file.h"
+#include "narrow/core/tensor.h"
 
 namespace narrow::onnx {
 
@@ -69,6 +74,40 @@ class WireReader {
   WireType type_ = WireType::varint;
   uint64_t number_ = 0;  // of a varint or fixed field
   std::string_view view_;
+};
+
+/// One message being written: small fields in strings, the bytes of tensors by reference, so that a
+/// model is never copied into one string. The size is known at any time, as the enclosing message
+/// needs it first.
+class WireWriter {
+ public:
+  void integer(uint32_t field, int64_t value);
+  void float32(uint32_t field, float value);
+  void bytes(uint32_t field, std::string_view value);
+  /// Only if it is not empty: an empty string is the default.
+  void text(uint32_t field, std::string_view value) {
+    if (!value.empty()) bytes(field, value);
+  }
+  void message(uint32_t field, WireWriter&& inner);
+  void packed_integers(uint32_t field, std::span<const int64_t> values);
+  void packed_floats(uint32_t field, std::span<const float> values);
+  /// The tensor's bytes; it is kept alive, not copied.
+  void tensor_bytes(uint32_t field, const Tensor& tensor);
+
+  uint64_t size() const { return size_; }
+  void write_to(AtomicFile& file) const;
+
+ private:
+  struct Piece {
+    std::string bytes;
+    Tensor data;  // behind the bytes
+  };
+  void tag(uint32_t field, WireType type);
+  void varint(uint64_t value);
+  void append(const void* data, size_t bytes);
+
+  std::vector<Piece> pieces_{1};
+  uint64_t size_ = 0;
 };
 
 }  // namespace narrow::onnx
