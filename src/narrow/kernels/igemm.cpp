@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "narrow/kernels/igemm.h"
+
+#include <algorithm>
+#include <array>
+
+#include "narrow/core/error.h"
+#include "narrow/core/parallel.h"
+
+namespace narrow::kernels {
+namespace {
+
+// Rows that one kernel call gets: a multiple of every tile height (6, 8, 10), so that no block but
+// the last has ragged tiles, and few enough that their activations stay in the caches while the
+// panels pass.
+constexpr int64_t kBlockRows = 120;
+// Parallel blocks have multiples of this many rows, again whole tiles.
+constexpr int64_t kRowUnit = 60;
+// Work of one parallel block: some 5 us at least, so that handing it out costs little.
+constexpr int64_t kBlockMacs = 1'000'000;
+// Columns of one kernel tile.
+constexpr int64_t kTileColumns = 4 * kPanel;
+
+int64_t round_up(int64_t v, int64_t unit) {
+  return (v + unit - 1) / unit * unit;
+}
+
+int32_t wrap(int64_t v) {
+  return static_cast<int32_t>(static_cast<uint32_t>(v));
+}
+
+struct Blocks {
+  int64_t rows;     // of one block; a multiple of kRowUnit or all
+  int64_t columns;  // of one block; a multiple of kTileColumns or all
+};
+
+Blocks choose_blocks(int64_t m, int64_t n, int64_t k) {
+  const int64_t total = m * n * k;
+  if (total <= kOneThreadMacs) return {m, n};
+  const int64_t per_row = std::max<int64_t>(n * k, 1);
+  if (m >= 4 * kBlockRows || n <= kTileColumns) {
+    return {std::max<int64_t>(kBlockMacs / (kRowUnit * per_row), 1) * kRowUnit, n};
+  }
+  const int64_t rows = std::min(m, kBlockRows);
+  return {rows, round_up(std::max<int64_t>(kBlockMacs / (rows * k), 1), kTileColumns)};
+}
+
+void run_part(const KernelSet& kernels, const IgemmProblem& p, int64_t row, int64_t row_end,
+              int64_t column, int64_t column_end) {
+  const MatrixShape& shape = p.w->shape;
+  std::array<const uint8_t*, kBlockRows> rows;
+  std::array<int32_t, kBlockRows> sums;
+  const int64_t element = p.epilogue.out == Out::codes ? 1 : 4;
+  for (; row < row_end; row += kBlockRows) {
+    const int64_t count = std::min(kBlockRows, row_end - row);
+    p.rows(row, count, rows.data());
+    IgemmArgs args;
+    args.rows = rows.data();
+    args.m = count;
+    args.taps = p.tap_offsets.data();
+    args.num_taps = shape.taps;
+    args.run = shape.groups();
+    args.weights = reinterpret_cast<const int8_t*>(p.w->weights.raw()) +
+                   column * shape.taps * shape.read_bytes();
+    args.n = column_end - column;
+    args.row_sums = sums.data();
+    args.epilogue = p.epilogue;
+    args.epilogue.corr += column;
+    if (args.epilogue.multiplier != nullptr) args.epilogue.multiplier += column;
+    if (args.epilogue.weight_zero != nullptr) {
+      args.epilogue.weight_zero += column;
+      kernels.row_sums(rows.data(), count, args.taps, shape.taps, shape.run_bytes, sums.data());
+    }
+    if (args.epilogue.bias != nullptr) args.epilogue.bias += column;
+    args.dst = static_cast<std::byte*>(p.dst) + (row * p.ldc + column) * element;
+    args.ldc = p.ldc;
+    kernels.igemm(args);
+  }
+}
+
+}  // namespace
+
+size_t packed_matrix_bytes(const MatrixShape& shape) {
+  return static_cast<size_t>(shape.panels() * kPanel * shape.taps * shape.read_bytes());
+}
+
+void pack_matrix_into(std::span<const int8_t> codes, const MatrixShape& shape, int8_t* weights,
+                      int32_t* column_sums) {
+  const int64_t groups = shape.groups();
+  for (int64_t c = 0; c < shape.panels() * kPanel; ++c) {
+    int8_t* panel = weights + c / kPanel * (shape.taps * groups * kPanel * kGroup);
+    const int8_t* column = c < shape.n ? codes.data() + c * shape.k() : nullptr;
+    int64_t sum = 0;
+    for (int64_t t = 0; t < shape.taps; ++t) {
+      for (int64_t k = 0; k < groups * kGroup; ++k) {
+        const bool inside = column != nullptr && k < shape.run_bytes;
+        const int8_t w = inside ? column[t * shape.run_bytes + k] : int8_t{0};
+        const int64_t group = t * groups + k / kGroup;
+        panel[(group * kPanel + c % kPanel) * kGroup + k % kGroup] = w;
+        sum += w;
+      }
+    }
+    column_sums[c] = wrap(sum);
+  }
+}
+
+PackedMatrix pack_matrix(std::span<const int8_t> codes, const MatrixShape& shape,
+                         std::span<const int32_t> zero) {
+  if (static_cast<int64_t>(codes.size()) != shape.n * shape.k()) {
+    throw Error(ErrorCode::internal, "weights to pack have another size than their shape");
+  }
+  PackedMatrix out;
+  out.shape = shape;
+  out.weights = Tensor(DType::int8, {static_cast<int64_t>(packed_matrix_bytes(shape))});
+  const int64_t padded = shape.panels() * kPanel;
+  out.column_sums.resize(padded);
+  pack_matrix_into(codes, shape, reinterpret_cast<int8_t*>(out.weights.mutable_raw()),
+                   out.column_sums.data());
+  if (std::any_of(zero.begin(), zero.end(), [](int32_t z) { return z != 0; })) {
+    out.weight_zero.assign(padded, 0);
+    for (int64_t c = 0; c < shape.n; ++c) out.weight_zero[c] = zero[zero.size() == 1 ? 0 : c];
+  }
+  return out;
+}
+
+int64_t depthwise_place(int64_t channel) {
+  const int64_t c = channel % kDepthBlock;
+  return channel - c + c / 4 % 4 * 16 + c / 16 * 4 + c % 4;
+}
+
+PackedMatrix pack_depthwise(std::span<const int8_t> codes, int64_t taps, int64_t channels) {
+  PackedMatrix out;
+  const int64_t padded_taps = round_up(taps, kGroup);
+  const int64_t padded = round_up(channels, kDepthBlock);
+  out.shape = {channels, padded_taps, 1};
+  out.weights = Tensor(DType::int8, {padded * padded_taps});
+  out.column_sums.assign(padded, 0);
+  auto* w = reinterpret_cast<int8_t*>(out.weights.mutable_raw());
+  for (int64_t t = 0; t < taps; ++t) {
+    for (int64_t c = 0; c < channels; ++c) {
+      const int64_t place = depthwise_place(c);
+      const int64_t block = place / kDepthBlock * (padded_taps * kDepthBlock);
+      const int64_t group = t / kGroup * kDepthBlock + place % kDepthBlock;
+      w[block + group * kGroup + t % kGroup] = codes[t * channels + c];
+      out.column_sums[place] += codes[t * channels + c];
+    }
+  }
+  return out;
+}
+
+void fill_corrections(const PackedMatrix& w, int32_t z_x, std::span<const int32_t> bias,
+                      int32_t* corr) {
+  for (size_t c = 0; c < w.column_sums.size(); ++c) {
+    int64_t v = -int64_t{z_x} * w.column_sums[c];
+    if (c < bias.size()) v += bias[c];
+    if (!w.weight_zero.empty()) v += w.shape.k() * z_x * w.weight_zero[c];
+    corr[c] = wrap(v);
+  }
+}
+
+Columns make_depthwise_columns(const PackedMatrix& w, int32_t z_x, std::span<const int32_t> bias,
+                               std::span<const float> multiplier) {
+  Columns out;
+  out.corr.resize(w.column_sums.size());
+  out.multiplier.assign(w.column_sums.size(), 0.0f);
+  for (int64_t c = 0; c < w.shape.n; ++c) {
+    const int64_t place = depthwise_place(c);
+    const int64_t b = bias.empty() ? 0 : bias[c];
+    out.corr[place] = wrap(b - int64_t{z_x} * w.column_sums[place]);
+    out.multiplier[place] = multiplier[multiplier.size() == 1 ? 0 : c];
+  }
+  return out;
+}
+
+Columns make_columns(const PackedMatrix& w, int32_t z_x, std::span<const int32_t> bias,
+                     std::span<const float> multiplier) {
+  Columns out;
+  out.corr.resize(w.column_sums.size());
+  fill_corrections(w, z_x, bias, out.corr.data());
+  out.multiplier.assign(w.column_sums.size(), 0.0f);
+  for (int64_t c = 0; c < w.shape.n; ++c) {
+    out.multiplier[c] = multiplier[multiplier.size() == 1 ? 0 : c];
+  }
+  return out;
+}
+
+void run_igemm(const KernelSet& kernels, const IgemmProblem& p) {
+  const int64_t n = p.w->shape.n;
+  if (p.m == 0 || n == 0) return;
+  const Blocks block = choose_blocks(p.m, n, std::max<int64_t>(p.w->shape.k(), 1));
+  const int64_t across = (n + block.columns - 1) / block.columns;
+  const int64_t down = (p.m + block.rows - 1) / block.rows;
+  const auto run = [&](int64_t i) {
+    // Down first: neighbours share weights.
+    const int64_t row = i % down * block.rows;
+    const int64_t column = i / down * block.columns;
+    run_part(kernels, p, row, std::min(row + block.rows, p.m), column,
+             std::min(column + block.columns, n));
+  };
+  if (across * down == 1) {
+    run(0);
+  } else {
+    parallel_blocks(across * down, run);
+  }
+}
+
+}  // namespace narrow::kernels

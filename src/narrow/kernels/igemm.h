@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+// Integer matrix products: weights packed once, activations read through one pointer per row.
+//
+//   PackedMatrix w = pack_matrix(codes, {.n = n, .taps = 1, .run_bytes = k}, {});
+//   Columns columns = make_columns(w, z_x, bias, multiplier);
+//   run_igemm(best_kernels(), {...});
+//
+// Inside, activations are uint8 and weights int8: int8 activations are stored xor 0x80 (zero_point
+// + 128), uint8 weights are shifted by -128, both with their zero_points, which changes no sum.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "narrow/core/tensor.h"
+#include "narrow/kernels/kernel_set.h"
+
+namespace narrow::kernels {
+
+/// Shape of packed weights: n columns, each of `taps` runs of `run_bytes` consecutive values.
+struct MatrixShape {
+  int64_t n = 0;
+  int64_t taps = 1;
+  int64_t run_bytes = 0;
+  int64_t k() const { return taps * run_bytes; }
+  int64_t groups() const { return (run_bytes + kGroup - 1) / kGroup; }
+  int64_t panels() const { return (n + kPanel - 1) / kPanel; }
+  /// Bytes that kernels read per tap: up to 3 past the run, times weights of 0.
+  int64_t read_bytes() const { return groups() * kGroup; }
+};
+
+/// K with padding that kernels take at most (the AVX2 kernel widens a row on its stack).
+inline constexpr int64_t kMaxK = 65536;
+
+struct PackedMatrix {
+  MatrixShape shape;
+  Tensor weights;                    // int8, layout of kernel_types.h
+  std::vector<int32_t> column_sums;  // of the codes, padded to whole panels
+  std::vector<int32_t> weight_zero;  // per column, padded; empty: symmetric
+  size_t bytes() const { return weights.bytes(); }
+};
+
+/// codes [n][taps][run_bytes]; zero: one zero_point per column, or none.
+PackedMatrix pack_matrix(std::span<const int8_t> codes, const MatrixShape& shape,
+                         std::span<const int32_t> zero);
+/// The same into memory of the caller; `weights` holds packed_matrix_bytes(shape), column_sums
+/// whole panels. For right-hand sides that are activations.
+size_t packed_matrix_bytes(const MatrixShape& shape);
+void pack_matrix_into(std::span<const int8_t> codes, const MatrixShape& shape, int8_t* weights,
+                      int32_t* column_sums);
+
+/// Where column c of depthwise weights stands in a block of 64 (kernel_types.h).
+int64_t depthwise_place(int64_t channel);
+/// codes [taps][channels], symmetric.
+PackedMatrix pack_depthwise(std::span<const int8_t> codes, int64_t taps, int64_t channels);
+
+/// Per-column constants of an epilogue, padded to whole panels and owned.
+struct Columns {
+  std::vector<int32_t> corr;
+  std::vector<float> multiplier;
+  std::vector<float> bias;  // float outputs only; may be empty
+};
+
+/// corr[c] = bias[c] - z_x * column_sum[c] + k * z_x * weight_zero[c], wrapping; z_x is that of the
+/// uint8 activations. multiplier: one, or one per column; bias: none or one per column.
+Columns make_columns(const PackedMatrix& w, int32_t z_x, std::span<const int32_t> bias,
+                     std::span<const float> multiplier);
+/// The same for depthwise weights, in their order.
+Columns make_depthwise_columns(const PackedMatrix& w, int32_t z_x, std::span<const int32_t> bias,
+                               std::span<const float> multiplier);
+/// Only the correction, for run-time z_x; `corr` has whole panels.
+void fill_corrections(const PackedMatrix& w, int32_t z_x, std::span<const int32_t> bias,
+                      int32_t* corr);
+
+/// Gives the pointers of rows [first, first + count).
+using RowPointers = std::function<void(int64_t first, int64_t count, const uint8_t** rows)>;
+
+struct IgemmProblem {
+  int64_t m = 0;
+  const PackedMatrix* w = nullptr;
+  RowPointers rows;
+  std::span<const int64_t> tap_offsets;
+  Epilogue epilogue = {};
+  void* dst = nullptr;
+  int64_t ldc = 0;
+};
+
+/// Runs on the thread pool in tiles whose borders depend on the shape alone; small products stay on
+/// the calling thread.
+void run_igemm(const KernelSet& kernels, const IgemmProblem& problem);
+
+/// Below this many multiply-adds, waking other threads costs more than they save: at 100 MAC per
+/// cycle and 3 GHz a million take 3.3 us, about the price of joining a team.
+inline constexpr int64_t kOneThreadMacs = 4'000'000;
+
+}  // namespace narrow::kernels

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "narrow/kernels/kernel_set.h"
+
+#include <fmt/format.h>
+
+#include "narrow/kernels/portable/kernels.h"
+#if defined(__x86_64__)
+#include "narrow/kernels/x86/avx2/kernels.h"
+#include "narrow/kernels/x86/avx512_vnni/kernels.h"
+#endif
+
+namespace narrow::kernels {
+namespace {
+
+#define NARROW_KERNELS(space, isa) \
+  { #space, isa, space::igemm, space::row_sums, space::depthwise, space::xor_copy }
+
+constexpr KernelSet kSets[] = {
+#if defined(__x86_64__)
+    NARROW_KERNELS(avx512_vnni, Isa::avx512_vnni),
+    NARROW_KERNELS(avx2, Isa::avx2),
+#endif
+    NARROW_KERNELS(portable, Isa::scalar),
+};
+
+#undef NARROW_KERNELS
+
+}  // namespace
+
+std::span<const KernelSet> kernel_sets() {
+  return kSets;
+}
+
+const KernelSet* find_kernels(Isa isa) {
+  for (const KernelSet& set : kSets) {
+    if (set.isa == isa) return &set;
+  }
+  return nullptr;
+}
+
+std::string refuse_isa(Isa isa) {
+  if (!cpu_supports(isa)) return fmt::format("this CPU lacks {}", to_string(isa));
+  if (!isa_enabled(isa)) return fmt::format("capped at {}", to_string(active_isa()));
+  return {};
+}
+
+const KernelSet& best_kernels() {
+  for (const KernelSet& set : kSets) {
+    if (isa_enabled(set.isa)) return set;
+  }
+  return kSets[std::size(kSets) - 1];
+}
+
+}  // namespace narrow::kernels

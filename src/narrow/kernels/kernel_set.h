@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+// The kernels of each instruction set, best first. Whoever needs one asks once (when weights are
+// packed) and keeps the pointer: a set never changes.
+#pragma once
+
+#include <span>
+#include <string>
+
+#include "narrow/core/cpu.h"
+#include "narrow/kernels/kernel_types.h"
+
+namespace narrow::kernels {
+
+struct KernelSet {
+  const char* name;
+  Isa isa;
+  IgemmFn igemm;
+  RowSumsFn row_sums;
+  DepthwiseFn depthwise;
+  XorCopyFn xor_copy;
+};
+
+/// All sets this program was built with, best first; the portable one (Isa::scalar) is the last.
+std::span<const KernelSet> kernel_sets();
+
+/// The set for exactly this instruction set; nullptr if the program was built without.
+const KernelSet* find_kernels(Isa isa);
+
+/// Why kernels for `isa` may not run now; empty if they may.
+std::string refuse_isa(Isa isa);
+
+/// The best set that may run now.
+const KernelSet& best_kernels();
+
+}  // namespace narrow::kernels

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+// Arguments and function types of the kernels: plain data, included by files that are compiled for
+// one instruction set. Nothing here may be an inline function or a template (a differently compiled
+// copy could be the one that the linker keeps).
+//
+// Packed weights, for every instruction set, in panels of 16 columns:
+//   k0..3 of c0 | k0..3 of c1 | ... | k0..3 of c15     64 bytes
+//   k4..7 of c0 | ...
+// int8; K padded with zeros per tap to a multiple of 4, columns padded with zeros to 16.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace narrow::kernels {
+
+inline constexpr int64_t kPanel = 16;       // columns of a panel
+inline constexpr int64_t kGroup = 4;        // consecutive k of one column
+inline constexpr int64_t kDepthBlock = 64;  // channels of a block of depthwise weights
+
+/// What is stored for a sum. Codes of both signs are stored alike: the low byte.
+enum class Out : int32_t { codes, f32, s32 };
+
+/// From int32 sums to what is stored. Arrays have one entry per column, padded to whole panels.
+///   acc  = sum + corr - row_sum * weight_zero            (wraps)
+///   codes: t = float(acc) * multiplier; t = t < hi ? t : hi; t = t > lo ? t : lo; rne(t) + zero
+///   f32:   t = float(acc) * multiplier (+ bias), then the same bounds
+///   s32:   acc
+struct Epilogue {
+  const int32_t* corr;
+  const float* multiplier;
+  const int32_t* weight_zero;  // nullptr: symmetric weights
+  const float* bias;           // f32 only; nullptr: none
+  float lo;
+  float hi;
+  int32_t zero_point;
+  Out out;
+};
+
+/// dst[r][c] = epilogue(sum over taps t, k: rows[r][taps[t] + k] * w[c][t][k]), activations u8.
+/// Reads 4 * run bytes per tap and row.
+struct IgemmArgs {
+  const uint8_t* const* rows;  // m pointers
+  int64_t m;
+  const int64_t* taps;  // byte offsets from each row pointer
+  int64_t num_taps;
+  int64_t run;              // groups of 4 k per tap
+  const int8_t* weights;    // first panel; a panel has num_taps * run * 64 bytes
+  int64_t n;                // columns; the last panel may be ragged
+  const int32_t* row_sums;  // m sums of the activations; used with weight_zero only
+  Epilogue epilogue;
+  void* dst;
+  int64_t ldc;  // elements from row to row
+};
+using IgemmFn = void (*)(const IgemmArgs&) noexcept;
+
+/// sums[r] = sum over taps, k < run_bytes of rows[r][taps[t] + k]. Reads nothing else.
+using RowSumsFn = void (*)(const uint8_t* const* rows, int64_t m, const int64_t* taps,
+                           int64_t num_taps, int64_t run_bytes, int32_t* sums) noexcept;
+
+/// Depthwise: column c sees channel c only, one value per tap.
+///   dst[r][c] = epilogue(sum over t: rows[r][taps[t] + c] * w[t][c])
+/// Weights in blocks of 64 channels: [channels/64][taps/4][j 4][lane 4][4 channels][4 taps], where
+/// (j, lane, i) is channel 16 * lane + 4 * j + i of the block: the order in which two levels of
+/// 128-bit-lane unpacking leave bytes. The epilogue's arrays have that order too.
+struct DepthwiseArgs {
+  const uint8_t* const* rows;
+  int64_t m;
+  const int64_t* taps;  // padded with any valid offset to a multiple of 4
+  int64_t num_taps;     // a multiple of 4
+  const int8_t* weights;
+  int64_t channels;
+  Epilogue epilogue;  // weight_zero: nullptr (asymmetric weights take another way)
+  void* dst;
+  int64_t ldc;
+};
+using DepthwiseFn = void (*)(const DepthwiseArgs&) noexcept;
+
+/// dst[i] = src[i] ^ mask.
+using XorCopyFn = void (*)(uint8_t* dst, const uint8_t* src, int64_t count, uint8_t mask) noexcept;
+
+}  // namespace narrow::kernels

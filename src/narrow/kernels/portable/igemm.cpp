@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+
+#include "narrow/kernels/portable/kernels.h"
+#include "narrow/quant/round.h"
+
+namespace narrow::kernels::portable {
+namespace {
+
+// Sums wrap: corrections may pass int32 on the way to a value that fits.
+int32_t add(int32_t a, int32_t b) {
+  return static_cast<int32_t>(static_cast<uint32_t>(a) + static_cast<uint32_t>(b));
+}
+int32_t multiply(int32_t a, int32_t b) {
+  return static_cast<int32_t>(static_cast<uint32_t>(a) * static_cast<uint32_t>(b));
+}
+
+float bound(float t, const Epilogue& e) {
+  t = t < e.hi ? t : e.hi;
+  return t > e.lo ? t : e.lo;
+}
+
+/// One output; `column` indexes the epilogue's arrays, `offset` the destination.
+void store(const Epilogue& e, void* dst, int64_t column, int64_t offset, int32_t acc) {
+  if (e.out == Out::s32) {
+    static_cast<int32_t*>(dst)[offset] = acc;
+    return;
+  }
+  float t = static_cast<float>(acc) * e.multiplier[column];
+  if (e.out == Out::f32) {
+    if (e.bias != nullptr) t += e.bias[column];
+    static_cast<float*>(dst)[offset] = bound(t, e);
+    return;
+  }
+  const int32_t code = round_half_even_int(bound(t, e)) + e.zero_point;
+  static_cast<uint8_t*>(dst)[offset] = static_cast<uint8_t>(code);
+}
+
+}  // namespace
+
+void igemm(const IgemmArgs& args) noexcept {
+  const Epilogue& e = args.epilogue;
+  const int64_t panel_bytes = args.num_taps * args.run * kPanel * kGroup;
+  for (int64_t first = 0; first < args.n; first += kPanel) {
+    const int8_t* panel = args.weights + first / kPanel * panel_bytes;
+    const int64_t columns = std::min(kPanel, args.n - first);
+    for (int64_t r = 0; r < args.m; ++r) {
+      int32_t acc[kPanel];
+      for (int64_t c = 0; c < kPanel; ++c) acc[c] = e.corr[first + c];
+      const int8_t* w = panel;
+      for (int64_t t = 0; t < args.num_taps; ++t) {
+        const uint8_t* a = args.rows[r] + args.taps[t];
+        for (int64_t k = 0; k < args.run; ++k, a += kGroup, w += kPanel * kGroup) {
+          for (int64_t c = 0; c < kPanel; ++c) {
+            const int8_t* v = w + c * kGroup;
+            acc[c] = add(acc[c], a[0] * v[0] + a[1] * v[1] + a[2] * v[2] + a[3] * v[3]);
+          }
+        }
+      }
+      for (int64_t c = 0; c < columns; ++c) {
+        int32_t sum = acc[c];
+        if (e.weight_zero != nullptr) {
+          sum = add(sum, -multiply(args.row_sums[r], e.weight_zero[first + c]));
+        }
+        store(e, args.dst, first + c, r * args.ldc + first + c, sum);
+      }
+    }
+  }
+}
+
+void row_sums(const uint8_t* const* rows, int64_t m, const int64_t* taps, int64_t num_taps,
+              int64_t run_bytes, int32_t* sums) noexcept {
+  for (int64_t r = 0; r < m; ++r) {
+    int32_t sum = 0;
+    for (int64_t t = 0; t < num_taps; ++t) {
+      const uint8_t* a = rows[r] + taps[t];
+      for (int64_t k = 0; k < run_bytes; ++k) sum += a[k];
+    }
+    sums[r] = sum;
+  }
+}
+
+void depthwise(const DepthwiseArgs& args) noexcept {
+  const int64_t block_bytes = args.num_taps * kDepthBlock;
+  for (int64_t r = 0; r < args.m; ++r) {
+    for (int64_t c = 0; c < args.channels; ++c) {
+      const int64_t in_block = c % kDepthBlock;
+      // Channel 16 * lane + 4 * j + i stands at (j, lane, i).
+      const int64_t place = in_block / 4 % 4 * 16 + in_block / 16 * 4 + in_block % 4;
+      const int64_t column = c - in_block + place;
+      const int8_t* w = args.weights + c / kDepthBlock * block_bytes + place * kGroup;
+      int32_t acc = args.epilogue.corr[column];
+      for (int64_t t = 0; t < args.num_taps; ++t) {
+        const int32_t x = args.rows[r][args.taps[t] + c];
+        acc = add(acc, x * w[t / kGroup * (kDepthBlock * kGroup) + t % kGroup]);
+      }
+      store(args.epilogue, args.dst, column, r * args.ldc + c, acc);
+    }
+  }
+}
+
+void xor_copy(uint8_t* dst, const uint8_t* src, int64_t count, uint8_t mask) noexcept {
+  for (int64_t i = 0; i < count; ++i) dst[i] = static_cast<uint8_t>(src[i] ^ mask);
+}
+
+}  // namespace narrow::kernels::portable
