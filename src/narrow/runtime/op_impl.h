@@ -39,11 +39,15 @@ struct TensorView {
   }
 };
 
+struct RunOptions;
+
 /// What a step sees while it runs.
 struct RunContext {
   std::span<const TensorView> inputs;  // data == nullptr: absent
   std::span<TensorView> outputs;       // shapes known and memory there, unless the step is dynamic
   std::span<std::byte> scratch;  // 64-byte aligned, as many bytes as scratch_bytes() asked for
+  /// Of the run that this step is a part of, for steps that run subgraphs; may be null.
+  const RunOptions* run_options = nullptr;
   /// For steps with data-dependent output shapes: gives output i its dims and memory.
   virtual TensorView& allocate_output(size_t i, Dims dims) = 0;
 

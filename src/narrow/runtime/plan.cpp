@@ -1,0 +1,358 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "narrow/runtime/plan.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <array>
+#include <optional>
+#include <utility>
+
+#include "narrow/core/parallel.h"
+#include "narrow/graph/lowered_ops.h"
+#include "narrow/graph/op_table.h"
+#include "narrow/runtime/control_flow.h"
+#include "narrow/runtime/reorder.h"
+
+namespace narrow {
+namespace {
+
+std::string full_op(const Node& node) {
+  return node.domain.empty() ? node.op : node.domain + "::" + node.op;
+}
+
+// --- choosing implementations -------------------------------------------------------------------
+
+struct Selection {
+  NodeId node = kNoId;
+  const OpImpl* row = nullptr;  // nullptr: control flow, whose step is there already
+  std::unique_ptr<Step> step;
+  KernelChoice choice;
+};
+
+bool is_reference(const OpImpl& row) {
+  return std::string_view(row.name) == "reference";
+}
+
+void choose_row(const Graph& graph, const PlanOptions& options, Selection& selection) {
+  const Node& node = graph.node(selection.node);
+  const std::vector<const OpImpl*> rows = options.rows(node.domain, node.op);
+  // Where an operator has one plain implementation under another name, that is the reference.
+  const bool only_reference =
+      options.step.deterministic_reference &&
+      std::any_of(rows.begin(), rows.end(), [](const OpImpl* row) { return is_reference(*row); });
+  for (const OpImpl* row : rows) {
+    Refusal refusal = only_reference && !is_reference(*row)
+                          ? "only the reference was asked for"
+                          : row->accepts(graph, node, options.step);
+    if (refusal.empty()) {
+      selection.row = row;
+      selection.choice.chosen = row->name;
+      return;
+    }
+    selection.choice.refused.emplace_back(row->name, std::move(refusal));
+  }
+}
+
+std::string explain(const Node& node, const KernelChoice& choice) {
+  std::string text = fmt::format("'{}' ({}): ", node.name, full_op(node));
+  if (choice.refused.empty()) return text + "no implementation";
+  std::vector<std::string> reasons;
+  for (const auto& [name, reason] : choice.refused) {
+    reasons.push_back(fmt::format("{}: {}", name, reason));
+  }
+  return text + fmt::format("{}", fmt::join(reasons, "; "));
+}
+
+/// Nodes that outputs or observed values depend on, in order.
+std::vector<NodeId> needed_nodes(const Graph& graph, const PlanOptions& options) {
+  std::vector<bool> needed(graph.value_capacity(), false);
+  for (const ValueId id : graph.outputs()) needed[id] = true;
+  for (const std::string& name : options.observed) {
+    if (const auto id = graph.find_value(name)) needed[*id] = true;
+  }
+  std::vector<NodeId> order = graph.nodes();
+  std::vector<NodeId> kept;
+  for (size_t i = order.size(); i-- > 0;) {
+    const Node& node = graph.node(order[i]);
+    const auto wanted = [&](ValueId id) { return id != kNoId && needed[id]; };
+    if (!std::any_of(node.outputs.begin(), node.outputs.end(), wanted)) continue;
+    kept.push_back(order[i]);
+    for (const ValueId id : node.inputs) {
+      if (id != kNoId) needed[id] = true;
+    }
+  }
+  std::reverse(kept.begin(), kept.end());
+  return kept;
+}
+
+std::vector<Selection> select(const Graph& graph, const PlanOptions& options) {
+  std::vector<Selection> selections;
+  std::vector<std::string> refused;
+  for (const NodeId id : needed_nodes(graph, options)) {
+    const Node& node = graph.node(id);
+    Selection s;
+    s.node = id;
+    s.choice = {node.name, full_op(node), "", {}};
+    if (is_control_flow(node)) {
+      try {
+        s.step = make_control_flow(graph, node, options);
+        s.choice.chosen = "subgraph";
+      } catch (const NodesNotSupported& inner) {
+        for (const std::string& text : inner.nodes()) {
+          refused.push_back(fmt::format("in '{}': {}", node.name, text));
+        }
+      }
+    } else {
+      choose_row(graph, options, s);
+      if (s.row == nullptr) refused.push_back(explain(node, s.choice));
+    }
+    selections.push_back(std::move(s));
+  }
+  if (!refused.empty()) throw NodesNotSupported(std::move(refused));
+  return selections;
+}
+
+void create_steps(const Graph& graph, const PlanOptions& options,
+                  std::vector<Selection>& selections) {
+  parallel_blocks(static_cast<int64_t>(selections.size()), [&](int64_t i) {
+    Selection& s = selections[i];
+    if (s.row == nullptr) return;
+    try {
+      s.step = s.row->create(graph, graph.node(s.node), options.step);
+    } catch (Error& error) {
+      error.add_context(fmt::format("node '{}'", s.choice.node));
+      throw;
+    }
+  });
+}
+
+// --- layouts ------------------------------------------------------------------------------------
+
+class ReorderStep : public Step {
+ public:
+  void run(RunContext& context) const override { reorder(context.inputs[0], context.outputs[0]); }
+};
+
+/// Operators that move no bytes when their data is plain; of these, the first line also keeps any
+/// layout.
+bool renames(const Node& node) {
+  return node.is("Identity");
+}
+bool reshapes(const Node& node) {
+  return node.is("Reshape") || node.is("Flatten") || node.is("Squeeze") || node.is("Unsqueeze");
+}
+
+/// Inputs that are no operands but tables: their elements have no position in the image.
+bool is_table(const Node& node, size_t input) {
+  return node.is(ops::kQLookup, ops::kDomain) && input == 1;
+}
+
+class LayoutPlanner {
+ public:
+  explicit LayoutPlanner(Plan& plan) : plan_(plan), slots_(plan.graph.value_capacity()) {
+    for (auto& pair : slots_) pair = {-1, -1};
+    home_.resize(plan.graph.value_capacity(), Layout::plain);
+  }
+
+  void add_inputs() {
+    for (size_t i = 0; i < plan_.graph.inputs().size(); ++i) {
+      const int slot = add_slot(plan_.graph.inputs()[i], Layout::plain);
+      plan_.slots[slot].input = static_cast<int>(i);
+      plan_.inputs.push_back(slot);
+    }
+  }
+
+  void add_step(Selection selection) {
+    const Node& node = plan_.graph.node(selection.node);
+    const Step& step = *selection.step;
+    const bool agnostic = step.layout_agnostic();
+    const Layout common = agnostic ? common_layout(node) : Layout::plain;
+    PlannedStep planned;
+    for (size_t i = 0; i < node.inputs.size(); ++i) {
+      const ValueId id = node.inputs[i];
+      const bool follows = agnostic && id != kNoId && rank(id) >= 3 && !is_table(node, i);
+      const Layout wanted = follows ? common : agnostic ? Layout::plain : step.input_layout(i);
+      planned.inputs.push_back(id == kNoId ? -1 : slot_of(id, wanted));
+    }
+    for (size_t i = 0; i < node.outputs.size(); ++i) {
+      const ValueId id = node.outputs[i];
+      const Layout written = agnostic ? common : step.output_layout(i);
+      planned.outputs.push_back(id == kNoId ? -1 : add_slot(id, written));
+    }
+    planned.is_view = is_view(node, planned);
+    planned.node = selection.node;
+    planned.name = node.name;
+    planned.op = selection.choice.op;
+    planned.implementation = selection.choice.chosen;
+    planned.step = std::move(selection.step);
+    plan_.choices.push_back(std::move(selection.choice));
+    plan_.steps.push_back(std::move(planned));
+  }
+
+  /// The slot of a value in a layout; inserts the reorder the first time.
+  int slot_of(ValueId id, Layout layout) {
+    const Value& value = plan_.graph.value(id);
+    if (value.is_constant() && home_slot(id) < 0) {
+      const int slot = add_slot(id, Layout::plain);
+      plan_.slots[slot].constant = value.constant;
+    }
+    if (value.shape && value.shape->size() < 3) layout = home_[id];
+    int& slot = slots_[id][static_cast<size_t>(layout)];
+    if (slot >= 0) return slot;
+    const int source = home_slot(id);
+    if (source < 0) {
+      throw Error(ErrorCode::internal,
+                  fmt::format("value '{}' is read before it is written", value.name));
+    }
+    if (value.is_constant()) {
+      slot = new_slot(id, layout);
+      plan_.slots[slot].constant = to_layout(value.constant, layout);
+    } else {
+      slot = new_slot(id, layout);
+      insert_reorder(source, slot);
+    }
+    return slot;
+  }
+
+  int home_slot(ValueId id) const { return slots_[id][static_cast<size_t>(home_[id])]; }
+
+ private:
+  size_t rank(ValueId id) const {
+    const auto& shape = plan_.graph.value(id).shape;
+    return shape ? shape->size() : 0;
+  }
+
+  int new_slot(ValueId id, Layout layout) {
+    plan_.slots.push_back({id, plan_.graph.value(id).dtype, layout, -1, {}});
+    return static_cast<int>(plan_.slots.size()) - 1;
+  }
+
+  int add_slot(ValueId id, Layout layout) {
+    const auto& shape = plan_.graph.value(id).shape;
+    if (shape && shape->size() < 3) layout = Layout::plain;  // the same bytes under either name
+    const int slot = new_slot(id, layout);
+    home_[id] = layout;
+    slots_[id][static_cast<size_t>(layout)] = slot;
+    return slot;
+  }
+
+  void insert_reorder(int source, int target) {
+    const Value& value = plan_.graph.value(plan_.slots[source].value);
+    PlannedStep planned;
+    planned.name = fmt::format("reorder {} to {}", value.name,
+                               to_string(plan_.slots[static_cast<size_t>(target)].layout));
+    planned.op = "Reorder";
+    planned.implementation = "reorder";
+    planned.step = std::make_unique<ReorderStep>();
+    planned.inputs = {source};
+    planned.outputs = {target};
+    plan_.choices.push_back({planned.name, planned.op, planned.implementation, {}});
+    plan_.steps.push_back(std::move(planned));
+    ++plan_.reorders;
+  }
+
+  static bool single_element(const Value& value) {
+    const auto dims = value.shape ? concrete(*value.shape) : std::nullopt;
+    return dims && num_elements(*dims) == 1;
+  }
+
+  /// How large a value is as far as known, to find the operand that matters.
+  static double weight(const Value& value) {
+    double product = 1;
+    for (const Dim& dim : *value.shape) product *= dim.known() ? static_cast<double>(dim.value) : 1;
+    return product;
+  }
+
+  /// The layout of an agnostic step: that of its largest operand, channels_last among equals;
+  /// plain where an operand of another rank would have to be broadcast against permuted memory.
+  Layout common_layout(const Node& node) const {
+    const size_t wanted = node.output(0) == kNoId ? 0 : rank(node.output(0));
+    if (wanted < 3) return Layout::plain;
+    for (const ValueId id : node.outputs) {
+      if (id != kNoId && (rank(id) != wanted || is_sub_byte(plan_.graph.value(id).dtype))) {
+        return Layout::plain;
+      }
+    }
+    double largest = -1;
+    Layout layout = Layout::plain;
+    for (size_t i = 0; i < node.inputs.size(); ++i) {
+      const ValueId id = node.inputs[i];
+      if (id == kNoId || is_table(node, i)) continue;
+      const Value& value = plan_.graph.value(id);
+      if (single_element(value)) continue;
+      if (rank(id) != wanted || is_sub_byte(value.dtype)) return Layout::plain;
+      if (value.is_constant()) continue;
+      const double size = weight(value);
+      if (size > largest || (size == largest && home_[id] == Layout::channels_last)) {
+        largest = size;
+        layout = home_[id];
+      }
+    }
+    return layout;
+  }
+
+  bool is_view(const Node& node, const PlannedStep& planned) const {
+    if (!renames(node) && !reshapes(node)) return false;
+    if (planned.inputs.empty() || planned.inputs[0] < 0 || planned.outputs[0] < 0) return false;
+    const Slot& from = plan_.slots[planned.inputs[0]];
+    const Slot& to = plan_.slots[planned.outputs[0]];
+    if (from.layout != to.layout || from.dtype != to.dtype) return false;
+    return renames(node) || from.layout == Layout::plain;
+  }
+
+  Plan& plan_;
+  std::vector<std::array<int, 2>> slots_;  // by value and layout; -1: none yet
+  std::vector<Layout> home_;               // in which the producer writes it
+};
+
+void add_observed(const PlanOptions& options, LayoutPlanner& layouts, Plan& plan) {
+  std::vector<int> written(plan.slots.size(), -1);
+  for (size_t k = 0; k < plan.steps.size(); ++k) {
+    for (const int slot : plan.steps[k].outputs) {
+      if (slot >= 0) written[slot] = static_cast<int>(k);
+    }
+  }
+  for (const std::string& name : options.observed) {
+    const auto id = plan.graph.find_value(name);
+    if (!id) continue;
+    const int slot = plan.graph.value(*id).is_constant() ? layouts.slot_of(*id, Layout::plain)
+                                                         : layouts.home_slot(*id);
+    if (slot < 0) continue;
+    const int step = static_cast<size_t>(slot) < written.size() ? written[slot] : -1;
+    plan.observed.push_back({step, slot, name});
+  }
+  std::stable_sort(plan.observed.begin(), plan.observed.end(),
+                   [](const ObservedSlot& a, const ObservedSlot& b) { return a.step < b.step; });
+}
+
+std::string list(const std::vector<std::string>& nodes) {
+  return fmt::format("{} node{} cannot run:\n  {}", nodes.size(), nodes.size() == 1 ? "" : "s",
+                     fmt::join(nodes, "\n  "));
+}
+
+}  // namespace
+
+NodesNotSupported::NodesNotSupported(std::vector<std::string> nodes)
+    : Error(ErrorCode::unsupported, list(nodes)), nodes_(std::move(nodes)) {}
+
+std::unique_ptr<const Plan> make_plan(Graph graph, const PlanOptions& options) {
+  auto plan = std::make_unique<Plan>();
+  plan->graph = std::move(graph);
+  plan->reuse_memory = options.reuse_memory;
+  plan->graph.sort();
+  infer_shapes(plan->graph);
+  std::vector<Selection> selections = select(plan->graph, options);
+  create_steps(plan->graph, options, selections);
+  LayoutPlanner layouts(*plan);
+  layouts.add_inputs();
+  for (Selection& selection : selections) layouts.add_step(std::move(selection));
+  for (const ValueId id : plan->graph.outputs()) {
+    plan->outputs.push_back(layouts.slot_of(id, Layout::plain));
+  }
+  add_observed(options, layouts, *plan);
+  return plan;
+}
+
+}  // namespace narrow

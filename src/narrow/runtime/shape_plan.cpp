@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "narrow/runtime/shape_plan.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <limits>
+#include <optional>
+#include <utility>
+
+#include "narrow/graph/op_table.h"
+#include "narrow/runtime/memory_plan.h"
+#include "narrow/runtime/reorder.h"
+
+namespace narrow {
+namespace {
+
+constexpr int64_t kMaxElements = int64_t{1} << 44;  // keeps sums of sizes far from overflow
+constexpr int kForever = std::numeric_limits<int>::max();
+
+/// Slots that share memory: a value, its views, and what is computed in place.
+struct Buffer {
+  Storage storage = Storage::arena;
+  int index = -1;  // of the input or output
+  size_t bytes = 0;
+  int first = 0;
+  int last = 0;
+};
+
+class ShapePlanner {
+ public:
+  ShapePlanner(const Plan& plan, const std::vector<Dims>& input_dims) : plan_(plan) {
+    result_.input_dims = input_dims;
+    result_.slots.resize(plan.slots.size());
+    result_.steps.resize(plan.steps.size());
+    dims_.resize(plan.slots.size());
+    folded_.resize(plan.steps.size(), false);
+    buffer_of_.resize(plan.slots.size(), -1);
+    last_use_.resize(plan.slots.size(), -1);
+  }
+
+  ShapePlan make() {
+    infer();
+    find_needed();
+    find_dynamic();
+    find_last_uses();
+    for (size_t k = 0; k < plan_.steps.size(); ++k) {
+      if (result_.steps[k].runs) assign_buffers(static_cast<int>(k));
+    }
+    place_outputs();
+    place();
+    return std::move(result_);
+  }
+
+ private:
+  size_t bytes_of(int slot) const {
+    return activation_bytes(plan_.slots[slot].dtype, *dims_[slot]);
+  }
+
+  /// Shapes, and the results that need no computing.
+  void infer() {
+    Graph graph = plan_.graph;
+    const std::vector<std::optional<Dims>> inputs(result_.input_dims.begin(),
+                                                  result_.input_dims.end());
+    const std::vector<Tensor> known = infer_shapes(graph, inputs);
+    for (size_t s = 0; s < plan_.slots.size(); ++s) {
+      const auto& shape = graph.value(plan_.slots[s].value).shape;
+      if (shape) dims_[s] = concrete(*shape);
+      SlotPlace& place = result_.slots[s];
+      if (plan_.slots[s].constant.defined()) {
+        place.storage = Storage::constant;
+        place.constant = plan_.slots[s].constant;
+      } else if (plan_.slots[s].input >= 0) {
+        place.storage = Storage::input;
+        place.index = plan_.slots[s].input;
+      }
+    }
+    for (size_t k = 0; k < plan_.steps.size(); ++k) fold(k, known);
+  }
+
+  /// Shape arithmetic is done here, once. Only integers: a float result is the step's to compute.
+  void fold(size_t k, const std::vector<Tensor>& known) {
+    const PlannedStep& step = plan_.steps[k];
+    if (step.is_reorder()) return;
+    const auto is_known = [&](int s) {
+      if (s < 0) return true;
+      const Slot& slot = plan_.slots[s];
+      if (static_cast<size_t>(slot.value) >= known.size()) return false;
+      const Tensor& value = known[slot.value];
+      return value.defined() && value.dtype() == slot.dtype && !is_float(value.dtype()) &&
+             dims_[s] && value.dims() == *dims_[s] &&
+             (slot.layout == Layout::plain || same_memory_order(value.dims()));
+    };
+    if (!std::all_of(step.outputs.begin(), step.outputs.end(), is_known)) return;
+    folded_[k] = true;
+    for (const int s : step.outputs) {
+      if (s < 0) continue;
+      result_.slots[s].storage = Storage::constant;
+      result_.slots[s].constant = known[plan_.slots[s].value];
+    }
+  }
+
+  void find_needed() {
+    std::vector<bool> needed(plan_.slots.size(), false);
+    for (const int s : plan_.outputs) needed[s] = true;
+    for (const ObservedSlot& o : plan_.observed) needed[o.slot] = true;
+    for (size_t k = plan_.steps.size(); k-- > 0;) {
+      const PlannedStep& step = plan_.steps[k];
+      const auto wanted = [&](int s) { return s >= 0 && needed[s]; };
+      if (folded_[k] || !std::any_of(step.outputs.begin(), step.outputs.end(), wanted)) continue;
+      result_.steps[k].runs = true;
+      for (const int s : step.inputs) {
+        if (s >= 0) needed[s] = true;
+      }
+    }
+  }
+
+  void find_dynamic() {
+    for (size_t k = 0; k < plan_.steps.size(); ++k) {
+      StepPlace& place = result_.steps[k];
+      if (!place.runs) continue;
+      const PlannedStep& step = plan_.steps[k];
+      const bool allocates = step.step->dynamic_outputs();
+      place.is_dynamic = allocates;
+      for (const int s : step.inputs) {
+        if (s >= 0 && result_.slots[s].storage == Storage::dynamic) place.is_dynamic = true;
+      }
+      for (const int s : step.outputs) {
+        if (s < 0) continue;
+        if (!allocates && dims_[s]) continue;
+        result_.slots[s].storage = Storage::dynamic;
+        place.is_dynamic = true;
+      }
+    }
+  }
+
+  void find_last_uses() {
+    for (size_t k = 0; k < plan_.steps.size(); ++k) {
+      if (!result_.steps[k].runs) continue;
+      for (const int s : plan_.steps[k].inputs) {
+        if (s >= 0) last_use_[s] = static_cast<int>(k);
+      }
+    }
+    for (const int s : plan_.outputs) last_use_[s] = kForever;
+  }
+
+  int buffer_of(int slot) {
+    int& buffer = buffer_of_[slot];
+    const SlotPlace& place = result_.slots[slot];
+    if (buffer < 0 && (place.storage == Storage::input || place.storage == Storage::constant)) {
+      buffer = add_buffer({place.storage, place.index, bytes_of(slot), 0, kForever});
+      if (place.storage == Storage::constant) buffers_[buffer].index = slot;
+    }
+    return buffer;
+  }
+
+  int add_buffer(Buffer buffer) {
+    buffers_.push_back(buffer);
+    return static_cast<int>(buffers_.size()) - 1;
+  }
+
+  void join(int slot, int buffer) {
+    buffer_of_[slot] = buffer;
+    buffers_[buffer].last = std::max(buffers_[buffer].last, last_use_[slot]);
+  }
+
+  void assign_buffers(int k) {
+    const PlannedStep& step = plan_.steps[k];
+    StepPlace& place = result_.steps[k];
+    if (place.is_dynamic) {
+      for (const int s : step.outputs) {
+        if (s >= 0 && result_.slots[s].storage != Storage::dynamic) own_buffer(s, k);
+      }
+      return;
+    }
+    if (shares_memory(step)) {
+      place.runs = false;
+      join(step.outputs[0], buffer_of(step.inputs[0]));
+      result_.activation_bytes += bytes_of(step.outputs[0]);
+      return;
+    }
+    for (size_t i = 0; i < step.outputs.size(); ++i) {
+      const int s = step.outputs[i];
+      if (s < 0) continue;
+      const int target = in_place_target(step, i, k);
+      if (target >= 0) {
+        join(s, target);
+        result_.activation_bytes += bytes_of(s);
+      } else {
+        own_buffer(s, k);
+      }
+    }
+    place.scratch_bytes = scratch_bytes(step);
+    if (place.scratch_bytes > 0) {
+      scratch_.emplace_back(k, add_buffer({Storage::arena, -1, place.scratch_bytes, k, k}));
+    }
+  }
+
+  void own_buffer(int slot, int k) {
+    const size_t bytes = bytes_of(slot);
+    buffer_of_[slot] = add_buffer({Storage::arena, -1, bytes, k, std::max(k, last_use_[slot])});
+    result_.activation_bytes += bytes;
+  }
+
+  bool shares_memory(const PlannedStep& step) const {
+    if (!plan_.reuse_memory) return false;
+    return step.is_view || (step.is_reorder() && same_memory_order(*dims_[step.inputs[0]]));
+  }
+
+  /// The buffer that output i may overwrite, or -1. Its slots must be read for the last time here,
+  /// and through this one input.
+  int in_place_target(const PlannedStep& step, size_t i, int k) const {
+    const int input = step.step->aliases(i);
+    if (!plan_.reuse_memory || input < 0) return -1;
+    const auto j = static_cast<size_t>(input);
+    if (j >= step.inputs.size() || step.inputs[j] < 0) return -1;
+    const int source = step.inputs[j];
+    const int target = step.outputs[i];
+    const int buffer = buffer_of_[source];
+    if (buffer < 0 || buffers_[buffer].storage != Storage::arena) return -1;
+    if (buffers_[buffer].last > k || bytes_of(source) != bytes_of(target)) return -1;
+    if (buffers_[buffer].bytes != bytes_of(target)) return -1;
+    if (bits(plan_.slots[source].dtype) != bits(plan_.slots[target].dtype)) return -1;
+    if (plan_.slots[source].layout != plan_.slots[target].layout) return -1;
+    for (size_t other = 0; other < step.inputs.size(); ++other) {
+      const int s = step.inputs[other];
+      if (other != j && s >= 0 && buffer_of_[s] == buffer) return -1;
+    }
+    for (size_t other = 0; other < i; ++other) {
+      const int s = step.outputs[other];
+      if (s >= 0 && buffer_of_[s] == buffer) return -1;
+    }
+    return buffer;
+  }
+
+  size_t scratch_bytes(const PlannedStep& step) const {
+    const auto collect = [&](const std::vector<int>& slots) {
+      std::vector<Dims> dims;
+      for (const int s : slots) dims.push_back(s < 0 ? Dims{} : *dims_[s]);
+      return dims;
+    };
+    return step.step->scratch_bytes(collect(step.inputs), collect(step.outputs));
+  }
+
+  /// Results are written where the caller gets them, if one buffer is one output.
+  void place_outputs() {
+    for (size_t i = 0; i < plan_.outputs.size(); ++i) {
+      const int s = plan_.outputs[i];
+      const int buffer = buffer_of_[s];
+      if (buffer < 0 || buffers_[buffer].storage != Storage::arena) continue;
+      if (buffers_[buffer].bytes != bytes_of(s)) continue;
+      buffers_[buffer].storage = Storage::output;
+      buffers_[buffer].index = static_cast<int>(i);
+    }
+  }
+
+  void place() {
+    std::vector<BufferLife> lives;
+    std::vector<int> position(buffers_.size(), -1);
+    for (size_t b = 0; b < buffers_.size(); ++b) {
+      if (buffers_[b].storage != Storage::arena) continue;
+      position[b] = static_cast<int>(lives.size());
+      const bool reuse = plan_.reuse_memory;
+      lives.push_back(
+          {buffers_[b].bytes, reuse ? buffers_[b].first : 0, reuse ? buffers_[b].last : kForever});
+    }
+    const MemoryPlan memory = plan_memory(lives);
+    result_.arena_bytes = memory.arena_bytes;
+    for (size_t s = 0; s < plan_.slots.size(); ++s) {
+      SlotPlace& place = result_.slots[s];
+      if (dims_[s]) place.dims = *dims_[s];
+      if (buffer_of_[s] < 0) continue;
+      const Buffer& buffer = buffers_[buffer_of_[s]];
+      place.storage = buffer.storage;
+      place.index = buffer.index;
+      if (buffer.storage == Storage::arena) {
+        place.offset = memory.offsets[position[buffer_of_[s]]];
+      } else if (buffer.storage == Storage::constant) {
+        place.constant = result_.slots[buffer.index].constant;
+      }
+    }
+    for (const auto& [k, b] : scratch_) {
+      result_.steps[k].scratch_offset = memory.offsets[position[b]];
+    }
+  }
+
+  const Plan& plan_;
+  ShapePlan result_;
+  std::vector<std::optional<Dims>> dims_;
+  std::vector<bool> folded_;
+  std::vector<int> last_use_;
+  std::vector<int> buffer_of_;
+  std::vector<Buffer> buffers_;
+  std::vector<std::pair<int, int>> scratch_;  // step, buffer
+};
+
+}  // namespace
+
+size_t activation_bytes(DType dtype, const Dims& dims) {
+  const int64_t elements = num_elements(dims);
+  if (elements > kMaxElements) {
+    throw Error(ErrorCode::resource_exhausted,
+                fmt::format("a value of shape {} does not fit any memory", to_string(dims)));
+  }
+  return packed_bytes(dtype, elements);
+}
+
+ShapePlan make_shape_plan(const Plan& plan, const std::vector<Dims>& input_dims) {
+  return ShapePlanner(plan, input_dims).make();
+}
+
+}  // namespace narrow
