@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+// Softmax, LogSoftmax, Hardmax along one axis.
+#include <algorithm>
+#include <cmath>
+
+#include "narrow/runtime/ops/rows.h"
+#include "narrow/runtime/ops/strided.h"
+#include "narrow/runtime/ops/vec_math.h"
+
+namespace narrow::ops {
+namespace {
+
+/// Calls line(begin, stride) for every line along the axis; contiguous lines have stride 1.
+template <class Line>
+void for_lines(const Dims& dims, int64_t axis, const Line& line) {
+  const auto a = static_cast<size_t>(axis);
+  const int64_t inner = num_elements(dims, a + 1, dims.size());
+  const int64_t length = dims[a];
+  const int64_t lines = num_elements(dims, 0, a) * inner;
+  if (lines == 0 || length == 0) return;
+  parallel_for(lines, std::max<int64_t>(1, kBlockElements / length),
+               [&](int64_t begin, int64_t end) {
+                 for (int64_t i = begin; i < end; ++i) {
+                   line(i / inner * length * inner + i % inner, inner, length);
+                 }
+               });
+}
+
+template <class T>
+T largest(const T* x, int64_t stride, int64_t n) {
+  T most = x[0];
+  for (int64_t i = 1; i < n; ++i) most = x[i * stride] > most ? x[i * stride] : most;
+  return most;
+}
+
+struct SoftmaxLine {
+  template <class T>
+  void operator()(const T* x, T* y, int64_t stride, int64_t n) const {
+    const T most = largest(x, stride, n);
+    T sum = 0;
+    if (stride == 1) {
+      NARROW_SIMD
+      for (int64_t i = 0; i < n; ++i) y[i] = vec_exp(x[i] - most);
+    } else {
+      for (int64_t i = 0; i < n; ++i) y[i * stride] = vec_exp(x[i * stride] - most);
+    }
+    for (int64_t i = 0; i < n; ++i) sum += y[i * stride];
+    const T factor = T{1} / sum;
+    for (int64_t i = 0; i < n; ++i) y[i * stride] *= factor;
+  }
+};
+
+struct LogSoftmaxLine {
+  template <class T>
+  void operator()(const T* x, T* y, int64_t stride, int64_t n) const {
+    const T most = largest(x, stride, n);
+    T sum = 0;
+    for (int64_t i = 0; i < n; ++i) sum += vec_exp(x[i * stride] - most);
+    const T log_sum = std::log(sum);
+    for (int64_t i = 0; i < n; ++i) y[i * stride] = (x[i * stride] - most) - log_sum;
+  }
+};
+
+/// 1 at the first largest element, 0 elsewhere.
+struct HardmaxLine {
+  template <class T>
+  void operator()(const T* x, T* y, int64_t stride, int64_t n) const {
+    int64_t best = 0;
+    for (int64_t i = 1; i < n; ++i) best = x[i * stride] > x[best * stride] ? i : best;
+    for (int64_t i = 0; i < n; ++i) y[i * stride] = T{0};
+    y[best * stride] = T{1};
+  }
+};
+
+template <class Line>
+class LineStep final : public Step {
+ public:
+  LineStep(const Graph&, const Node& node) : axis_(node.int_or("axis", -1)) {}
+  void run(RunContext& context) const override {
+    const TensorView& x = context.inputs[0];
+    const int64_t axis = normalize_axis(axis_, x.dims.size());
+    visit(Floating{}, x.dtype, [&]<class T>(std::type_identity<T>) {
+      const T* src = x.as<T>();
+      T* dst = context.outputs[0].as<T>();
+      for_lines(x.dims, axis, [&](int64_t at, int64_t stride, int64_t n) {
+        Line{}(src + at, dst + at, stride, n);
+      });
+    });
+  }
+
+ private:
+  int64_t axis_;
+};
+
+const OpImpl kRows[] = {
+    {"", "Softmax", "reference:float16", accept_half<>, make_half<LineStep<SoftmaxLine>>},
+    {"", "Softmax", "reference", accept<Floating>, make<LineStep<SoftmaxLine>>},
+    {"", "LogSoftmax", "reference:float16", accept_half<>, make_half<LineStep<LogSoftmaxLine>>},
+    {"", "LogSoftmax", "reference", accept<Floating>, make<LineStep<LogSoftmaxLine>>},
+    {"", "Hardmax", "reference:float16", accept_half<>, make_half<LineStep<HardmaxLine>>},
+    {"", "Hardmax", "reference", accept<Floating>, make<LineStep<HardmaxLine>>},
+};
+
+}  // namespace
+
+std::span<const OpImpl> softmax_rows() {
+  return kRows;
+}
+
+}  // namespace narrow::ops
