@@ -51,7 +51,7 @@ BenchResult bench(const Graph& graph, const std::map<std::string, Tensor>& input
 
 /// Inputs as bench() makes them.
 std::map<std::string, Tensor> random_inputs(const Graph& graph, int64_t batch, uint64_t seed);
-/// 16 hexadecimal digits (64-bit FNV-1a) over dtypes, shapes and bytes, in this order.
+/// Sixteen hexadecimal digits over dtypes, shapes and bytes, in this order.
 std::string hash_tensors(const std::vector<Tensor>& tensors);
 /// Highest resident memory of this process so far, in bytes; 0 if the system does not say.
 uint64_t peak_rss_bytes();

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "narrow/report/results.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "narrow/report/json.h"
+#include "narrow/report/table.h"
+
+namespace narrow {
+namespace {
+
+std::string interval_text(const MetricResult& r) {
+  if (!r.low || !r.high) return {};
+  return fmt::format(" (95 % interval {:.2f} to {:.2f})", *r.low, *r.high);
+}
+
+void add_difference(Table& table, const ValueDifference& d) {
+  table.add_row({d.value, d.op, d.node, format_fixed(d.sqnr_db, 1), format_fixed(d.cosine, 6),
+                 fmt::format("{:.3g}", d.max_abs)});
+}
+
+Table difference_table(const char* title) {
+  return Table({{title, Align::left},
+                {"operator", Align::left},
+                {"node", Align::left},
+                {"SQNR dB", Align::right},
+                {"cosine", Align::right},
+                {"max abs", Align::right}});
+}
+
+}  // namespace
+
+Json json_of(const ValueDifference& d) {
+  return {{"value", d.value},
+          {"node", d.node},
+          {"op", d.op},
+          {"elements", d.elements},
+          {"sqnr_db", json_number(d.sqnr_db)},
+          {"cosine", json_number(d.cosine)},
+          {"mse", json_number(d.mse)},
+          {"max_abs", json_number(d.max_abs)}};
+}
+
+std::string to_json(const MetricResult& r) {
+  Json j = {
+      {"metric", to_string(r.metric)}, {"value", json_number(r.value)}, {"samples", r.samples}};
+  if (r.low) j["low"] = *r.low;
+  if (r.high) j["high"] = *r.high;
+  j["seconds"] = json_number(r.seconds);
+  return json_text(j);
+}
+
+std::string to_text(const MetricResult& r) {
+  const std::string value =
+      is_percent(r.metric) ? fmt::format("{:.2f} %", r.value) : fmt::format("{:.6g}", r.value);
+  return fmt::format("{}  {}{}  {} samples, {:.2f} s\n", to_string(r.metric), value,
+                     interval_text(r), format_count(r.samples), r.seconds);
+}
+
+std::string to_json(const Comparison& c) {
+  Json j = {{"samples", c.samples}};
+  j["agreement"] = c.agreement ? Json(*c.agreement) : Json(nullptr);
+  j["cosine"] = json_number(c.cosine);
+  j["sqnr_db"] = json_number(c.sqnr_db);
+  j["max_abs"] = json_number(c.max_abs);
+  j["identical"] = c.identical;
+  j["outputs"] = Json::array();
+  for (const auto& d : c.outputs) j["outputs"].push_back(json_of(d));
+  j["layers"] = Json::array();
+  for (const auto& d : c.layers) j["layers"].push_back(json_of(d));
+  return json_text(j);
+}
+
+std::string to_text(const Comparison& c) {
+  std::string out = fmt::format("{} samples", format_count(c.samples));
+  if (c.agreement) out += fmt::format(", same answer on {:.2f} %", *c.agreement);
+  out += fmt::format(", cosine {:.6f}, SQNR {} dB, max abs {:.3g}{}\n\n", c.cosine,
+                     format_fixed(c.sqnr_db, 1), c.max_abs,
+                     c.identical ? " (identical bit for bit)" : "");
+  Table outputs = difference_table("output");
+  for (const auto& d : c.outputs) add_difference(outputs, d);
+  out += outputs.text();
+  if (!c.layers.empty()) {
+    Table layers = difference_table("value");
+    for (const auto& d : c.layers) add_difference(layers, d);
+    out += "\n" + layers.text();
+  }
+  return out;
+}
+
+std::string to_json(const BenchResult& r) {
+  const double fraction =
+      r.macs.total > 0 ? static_cast<double>(r.macs.integer) / static_cast<double>(r.macs.total)
+                       : 0;
+  Json j = {{"median_us", json_number(r.median_us)},
+            {"p90_us", json_number(r.p90_us)},
+            {"min_us", json_number(r.min_us)},
+            {"mean_us", json_number(r.mean_us)},
+            {"runs", r.runs},
+            {"batch", r.batch},
+            {"threads", r.threads},
+            {"peak_rss_bytes", r.peak_rss_bytes},
+            {"output_hash", r.output_hash},
+            {"macs", r.macs.total},
+            {"integer_mac_fraction", fraction}};
+  j["memory"] = {{"arena_bytes", r.memory.arena_bytes},
+                 {"activation_bytes", r.memory.activation_bytes},
+                 {"packed_bytes", r.memory.packed_bytes},
+                 {"constant_bytes", r.memory.constant_bytes},
+                 {"reorders", r.memory.reorders}};
+  if (!r.profile.empty()) {
+    j["profile"] = Json::array();
+    for (const NodeProfile& p : r.profile) {
+      j["profile"].push_back({{"node", p.node},
+                              {"op", p.op},
+                              {"implementation", p.implementation},
+                              {"microseconds", json_number(p.microseconds)},
+                              {"macs", p.macs}});
+    }
+  }
+  return json_text(j);
+}
+
+std::string to_text(const BenchResult& r) {
+  Table table({{"batch", Align::right},
+               {"threads", Align::right},
+               {"median", Align::right},
+               {"p90", Align::right},
+               {"min", Align::right},
+               {"per sample", Align::right},
+               {"runs", Align::right}});
+  table.add_row(
+      {std::to_string(r.batch), std::to_string(r.threads), format_microseconds(r.median_us),
+       format_microseconds(r.p90_us), format_microseconds(r.min_us),
+       format_microseconds(r.median_us / static_cast<double>(std::max<int64_t>(1, r.batch))),
+       format_count(r.runs)});
+  std::string out = table.text();
+  out += fmt::format("\npeak memory {}, activations {} (unshared {}), packed weights {}\n",
+                     format_bytes(r.peak_rss_bytes), format_bytes(r.memory.arena_bytes),
+                     format_bytes(r.memory.activation_bytes), format_bytes(r.memory.packed_bytes));
+  out += fmt::format("output hash {}\n", r.output_hash);
+  if (r.profile.empty()) return out;
+  double total = 0;
+  for (const NodeProfile& p : r.profile) total += p.microseconds;
+  Table nodes({{"node", Align::left},
+               {"operator", Align::left},
+               {"implementation", Align::left},
+               {"time", Align::right},
+               {"%", Align::right}});
+  for (const NodeProfile& p : r.profile) {
+    nodes.add_row({p.node, p.op, p.implementation, format_microseconds(p.microseconds),
+                   format_fixed(total > 0 ? 100 * p.microseconds / total : 0, 1)});
+  }
+  return out + "\n" + nodes.text();
+}
+
+std::string to_json(const Error& error) {
+  return json_text({{"error",
+                     {{"code", to_string(error.code())},
+                      {"message", error.message()},
+                      {"context", error.context()},
+                      {"hint", error.hint()}}}});
+}
+
+}  // namespace narrow
