@@ -16,17 +16,17 @@ namespace {
 struct Taps {
   std::vector<int64_t> first;
   std::vector<int64_t> second;
-  std::vector<float> weight;
+  std::vector<double> weight;
 
   Taps(int64_t from, int64_t to) {
-    const double step = static_cast<double>(from) / static_cast<double>(to);
+    const auto size = static_cast<double>(from);
     for (int64_t i = 0; i < to; ++i) {
-      const double at = (static_cast<double>(i) + 0.5) * step - 0.5;
-      const double clamped = std::clamp(at, 0.0, static_cast<double>(from - 1));
+      const double at = (static_cast<double>(i) + 0.5) * size / static_cast<double>(to) - 0.5;
+      const double clamped = std::clamp(at, 0.0, size - 1);
       const auto low = static_cast<int64_t>(clamped);
       first.push_back(low);
       second.push_back(std::min(low + 1, from - 1));
-      weight.push_back(static_cast<float>(clamped - static_cast<double>(low)));
+      weight.push_back(clamped - static_cast<double>(low));
     }
   }
 };
@@ -74,14 +74,14 @@ Image resize(const Image& image, ImageSize size) {
   for (size_t y = 0; y < static_cast<size_t>(size.height); ++y) {
     const uint8_t* top = image.pixels.data() + rows.first[y] * stride;
     const uint8_t* bottom = image.pixels.data() + rows.second[y] * stride;
-    const float wy = rows.weight[y];
+    const double wy = rows.weight[y];
     for (size_t x = 0; x < static_cast<size_t>(size.width); ++x) {
       const int64_t left = columns.first[x] * c;
       const int64_t right = columns.second[x] * c;
-      const float wx = columns.weight[x];
+      const double wx = columns.weight[x];
       for (int64_t k = 0; k < c; ++k) {
-        const float a = top[left + k] * (1 - wx) + top[right + k] * wx;
-        const float b = bottom[left + k] * (1 - wx) + bottom[right + k] * wx;
+        const double a = top[left + k] * (1 - wx) + top[right + k] * wx;
+        const double b = bottom[left + k] * (1 - wx) + bottom[right + k] * wx;
         *to++ = static_cast<uint8_t>(std::nearbyint(a * (1 - wy) + b * wy));
       }
     }
