@@ -264,10 +264,45 @@ void GraphBuilder::emit(const ProtoNode& node) {
       continue;
     }
     outputs.push_back(graph_.add_value(output));
-    annotate(outputs.back());
   }
-  graph_.add_node_onto(node.op, std::move(inputs), std::move(outputs), std::move(attributes),
-                       node.domain, unique_node_name(node));
+  const NodeId id =
+      graph_.add_node_onto(node.op, std::move(inputs), std::move(outputs), std::move(attributes),
+                           node.domain, unique_node_name(node));
+  infer(id);
+}
+
+/// Types and shapes are needed while nodes are upgraded: softmax asks for the rank, Clip for the
+/// element type.
+void GraphBuilder::infer(NodeId id) {
+  const Node& node = graph_.node(id);
+  const OpInfo* info = find_op(node.domain, node.op);
+  if (info != nullptr && info->infer != nullptr) {
+    known_.resize(graph_.value_capacity());
+    partial_.resize(graph_.value_capacity());
+    InferContext context(graph_, node);
+    context.known_values = &known_;
+    context.partial_values = &partial_;
+    try {
+      info->infer(context);
+    } catch (Error& e) {
+      if (e.message().find(node.name) == std::string::npos) {
+        e.add_context(fmt::format("node '{}' ({})", node.name, node.op));
+      }
+      throw;
+    }
+    for (size_t i = 0; i < node.outputs.size(); ++i) {
+      if (node.outputs[i] == kNoId) continue;
+      InferContext::Output& output = context.outputs()[i];
+      Value& value = graph_.mutable_value(node.outputs[i]);
+      value.dtype = output.dtype;
+      value.shape = std::move(output.shape);
+      known_[node.outputs[i]] = std::move(output.constant);
+      partial_[node.outputs[i]] = std::move(output.value);
+    }
+  }
+  for (const ValueId output : node.outputs) {
+    if (output != kNoId) annotate(output);
+  }
 }
 
 Attribute GraphBuilder::to_attribute(const std::string& key, const ProtoValue& value,
@@ -335,12 +370,23 @@ std::string GraphBuilder::unique_node_name(const ProtoNode& node) {
   return name;
 }
 
+/// What the file says of a value fills what inference leaves open; old files often keep shapes from
+/// before their batch size was made variable, so that inference wins.
 void GraphBuilder::annotate(ValueId id) {
   Value& v = graph_.mutable_value(id);
   const auto it = infos_.find(v.name);
   if (it == infos_.end()) return;
-  v.dtype = it->second->dtype;
-  v.shape = it->second->shape;
+  const ProtoValueInfo& info = *it->second;
+  if (v.dtype == DType::undefined) v.dtype = info.dtype;
+  if (info.dtype != DType::undefined && v.dtype != info.dtype) {
+    corrupt(fmt::format("'{}' is declared {} but is {}", v.name, to_string(info.dtype),
+                        to_string(v.dtype)));
+  }
+  if (!v.shape) v.shape = info.shape;
+  if (!info.shape || info.shape->size() != v.shape->size()) return;
+  for (size_t i = 0; i < v.shape->size(); ++i) {
+    if ((*v.shape)[i] == Dim()) (*v.shape)[i] = (*info.shape)[i];
+  }
 }
 
 // --- for the rows --------------------------------------------------------------------------------

@@ -10,6 +10,7 @@
 
 #include "narrow/formats/onnx/onnx.h"
 #include "narrow/formats/onnx/proto.h"
+#include "narrow/graph/op_table.h"
 
 namespace narrow::onnx {
 
@@ -68,6 +69,7 @@ class GraphBuilder {
                          const std::vector<Capture>& captures,
                          const std::vector<ProtoTensor>& constants);
   std::string unique_node_name(const ProtoNode& node);
+  void infer(NodeId id);
   void annotate(ValueId id);
 
   ProtoGraph proto_;
@@ -80,6 +82,9 @@ class GraphBuilder {
   std::unordered_map<std::string, const ProtoValueInfo*> infos_;
   std::unordered_map<std::string, std::string> unreadable_;  // initializer -> why
   std::vector<ProtoNode> after_;
+  // Small values that inference computed on the way, by ValueId.
+  std::vector<Tensor> known_;
+  std::vector<std::optional<KnownValue>> partial_;
 };
 
 /// The names that the graph reads and does not define, its own subgraphs included, in order of

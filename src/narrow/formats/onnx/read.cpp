@@ -8,6 +8,7 @@
 #include "narrow/formats/onnx/proto.h"
 #include "narrow/formats/onnx/tensor_proto.h"
 #include "narrow/formats/onnx/upgrade.h"
+#include "narrow/graph/op_table.h"
 
 namespace narrow {
 namespace {
@@ -37,18 +38,32 @@ void check_opset(const OpsetImports& opsets) {
   }
 }
 
+void refuse_unsupported(const Graph& graph) {
+  const std::vector<UnsupportedNode> nodes = unsupported_nodes(graph);
+  if (nodes.empty()) return;
+  std::string list;
+  for (const UnsupportedNode& n : nodes) {
+    list += fmt::format("{}'{}' ({})", list.empty() ? "" : ", ", n.node, n.op);
+  }
+  throw Error(
+      ErrorCode::unsupported,
+      fmt::format("{} nodes have operators that narrow does not know: {}", nodes.size(), list));
+}
+
 Graph read(std::string_view bytes, Source& source, const OnnxReadOptions& options) {
   ProtoModel model = onnx::parse_model(bytes, source);
   check_opset(model.opsets);
   stamp_opsets(model.graph.nodes, model.opsets);
-  onnx::GraphBuilder builder(std::move(model.graph), options);
-  Graph graph = builder.build();
+  Graph graph = onnx::GraphBuilder(std::move(model.graph), options).build();
   if (graph.doc.empty()) graph.doc = model.doc;
   graph.metadata = std::move(model.metadata);
   graph.source_opsets = std::move(model.opsets);
   graph.producer_name = std::move(model.producer_name);
   graph.producer_version = std::move(model.producer_version);
+  if (!options.allow_unknown_ops) refuse_unsupported(graph);
   graph.sort();
+  infer_shapes(graph);
+  if (!options.allow_unknown_ops) verify(graph);
   return graph;
 }
 
@@ -60,7 +75,15 @@ Graph read_onnx_bytes(std::shared_ptr<const void> owner, std::span<const std::by
   source.owner = std::move(owner);
   source.begin = reinterpret_cast<const char*>(bytes.data());
   source.folder = folder;
-  return read({source.begin, bytes.size()}, source, options);
+  try {
+    return read({source.begin, bytes.size()}, source, options);
+  } catch (const Error& e) {
+    // Shape inference and the graph's own checks blame the caller; here the file is to blame.
+    if (e.code() != ErrorCode::invalid_argument && e.code() != ErrorCode::internal) throw;
+    Error blamed(ErrorCode::corrupt_data, e.message(), e.hint());
+    if (!e.context().empty()) blamed.add_context(e.context());
+    throw blamed;
+  }
 }
 
 Graph read_onnx(const std::filesystem::path& path, const OnnxReadOptions& options) {
