@@ -160,11 +160,11 @@ double evaluate(const UnaryFunction& f, double x) {
     case UnaryKind::identity:
       return x;
     case UnaryKind::relu:
-      return x > 0 ? x : x * 0;
+      return bounded(x, 0, kInfinity);
     case UnaryKind::leaky_relu:
       return x < 0 ? f.alpha * x : x;
     case UnaryKind::thresholded_relu:
-      return x > f.alpha ? x : x * 0;
+      return x > f.alpha || std::isnan(x) ? x : 0;
     case UnaryKind::clip:
       return bounded(x, f.alpha, f.beta);
     case UnaryKind::sigmoid:
