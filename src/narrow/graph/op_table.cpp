@@ -17,7 +17,8 @@ using Table = std::span<const OpInfo> (*)();
 constexpr Table kTables[] = {
     ops::conv_ops,        ops::matmul_ops,    ops::pool_ops,         ops::normalization_ops,
     ops::elementwise_ops, ops::reduction_ops, ops::movement_ops,     ops::cut_ops,
-    ops::gather_ops,      ops::shape_ops,     ops::quantization_ops,
+    ops::gather_ops,      ops::shape_ops,     ops::quantization_ops, ops::detection_ops,
+    ops::control_ops,     ops::attention_ops, ops::narrow_ops,       ops::com_microsoft_ops,
 };
 
 using Key = std::pair<std::string_view, std::string_view>;

@@ -73,6 +73,9 @@ struct OpInfo {
   /// attribute, for instance).
   int since;
   InferFunction infer;
+  /// Bit i: input i may be absent although more than i inputs are required (a zero_point before
+  /// other inputs).
+  uint32_t optional_inputs = 0;
 };
 
 /// nullptr when unknown.

@@ -59,7 +59,10 @@ void verify_arity(const Node& node, const OpInfo& op) {
                                               : std::to_string(op.max_outputs)));
   }
   for (int i = 0; i < op.min_inputs; ++i) {
-    if (node.inputs[i] == kNoId) fail(node, fmt::format("the required input {} is absent", i));
+    const bool optional = i < 32 && (op.optional_inputs >> i & 1u) != 0;
+    if (node.inputs[i] == kNoId && !optional) {
+      fail(node, fmt::format("the required input {} is absent", i));
+    }
   }
 }
 

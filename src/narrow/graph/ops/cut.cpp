@@ -34,34 +34,14 @@ void propagate_concat(InferContext& c) {
 }
 
 void infer_concat(InferContext& c) {
-  const size_t count = c.node().inputs.size();
-  SymbolicShape y;
-  size_t axis = 0;
-  for (size_t i = 0; i < count; ++i) {
+  std::optional<SymbolicShape> y;
+  for (size_t i = 0; i < c.node().inputs.size(); ++i) {
     require_same_dtype(c, 0, i);
+    require_min_rank(c, i, 1);
     if (!c.shape(i)) return c.set_output(0, c.dtype(0), std::nullopt);
-    const SymbolicShape& x = *c.shape(i);
-    if (i == 0) {
-      require_min_rank(c, 0, 1);
-      axis = axis_attribute(c, 0, x.size());
-      y = x;
-      continue;
-    }
-    if (x.size() != y.size()) {
-      c.fail(fmt::format("input {} has shape {}, the first {}", i, to_string(x), to_string(y)));
-    }
-    for (size_t d = 0; d < y.size(); ++d) {
-      if (d != axis) {
-        y[d] = unify(c, y[d], x[d], fmt::format("dimension {} of the inputs", d));
-      } else if (x[d] == Dim(0)) {
-        continue;
-      } else if (y[d] == Dim(0)) {
-        y[d] = x[d];
-      } else {
-        y[d] = x[d].known() ? add(c, y[d], x[d].value) : Dim();
-      }
-    }
+    y = y ? concatenated(c, *y, *c.shape(i), axis_attribute(c, 0, y->size())) : *c.shape(i);
   }
+  if (y) axis_attribute(c, 0, y->size());
   c.set_output(0, c.dtype(0), std::move(y));
   propagate_concat(c);
 }

@@ -130,6 +130,24 @@ Dim divide(const InferContext& c, const Dim& a, int64_t b, std::string_view what
   return a.value / b;
 }
 
+SymbolicShape concatenated(const InferContext& c, const SymbolicShape& a, const SymbolicShape& b,
+                           size_t axis) {
+  if (a.size() != b.size()) {
+    c.fail(fmt::format("inputs {} and {} differ in rank", to_string(a), to_string(b)));
+  }
+  SymbolicShape out;
+  for (size_t i = 0; i < a.size(); ++i) {
+    if (i != axis) {
+      out.push_back(unify(c, a[i], b[i], fmt::format("dimension {} of the inputs", i)));
+    } else if (a[i] == Dim(0)) {
+      out.push_back(b[i]);
+    } else {
+      out.push_back(b[i].known() ? add(c, a[i], b[i].value) : Dim());
+    }
+  }
+  return out;
+}
+
 size_t axis_in(const InferContext& c, int64_t axis, size_t rank) {
   const auto r = static_cast<int64_t>(rank);
   if (axis < -r || axis >= r) {

@@ -41,6 +41,10 @@ Dim product(const InferContext& c, std::span<const Dim> dims);
 /// Exact quotient; fails when it does not divide.
 Dim divide(const InferContext& c, const Dim& a, int64_t b, std::string_view what);
 
+/// Two shapes put together along an axis.
+SymbolicShape concatenated(const InferContext& c, const SymbolicShape& a, const SymbolicShape& b,
+                           size_t axis);
+
 /// axis in [-rank, rank) made an index; fails outside.
 size_t axis_in(const InferContext& c, int64_t axis, size_t rank);
 /// Attribute `axis` of the node.
