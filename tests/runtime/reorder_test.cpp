@@ -77,7 +77,7 @@ TEST_P(ReorderTest, SameForEveryNumberOfThreads) {
 
 INSTANTIATE_TEST_SUITE_P(ElementSizes, ReorderTest,
                          testing::Values(DType::int8, DType::float16, DType::float32, DType::int64),
-                         [](const auto& info) { return std::string(to_string(info.param)); });
+                         [](const auto& p) { return std::string(to_string(p.param)); });
 
 TEST(Reorder, KnowsWhenNothingMoves) {
   EXPECT_TRUE(same_memory_order(Dims{4, 5}));
