@@ -15,7 +15,7 @@ target_include_directories(narrow_flags INTERFACE ${PROJECT_SOURCE_DIR}/src)
 # No contraction: the integer contract fixes every rounding, also that of a multiply before an add.
 target_compile_options(narrow_flags INTERFACE
   -ffp-contract=off -fno-math-errno -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion
-  -Wold-style-cast -Wnon-virtual-dtor)
+  -Wold-style-cast -Wnon-virtual-dtor -Wno-missing-field-initializers)
 if(NARROW_WERROR)
   target_compile_options(narrow_flags INTERFACE -Werror)
 endif()
