@@ -21,6 +21,14 @@ constexpr int64_t kChunk = 4096;
 constexpr int kLanes = 8;  // independent sums, so that the loop becomes vector code
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
+bool is_finite(float x) {
+  return std::fabs(x) <= std::numeric_limits<float>::max();
+}
+
+bool same(float a, float b) {
+  return a == b || (std::isnan(a) && std::isnan(b));
+}
+
 /// The sums over one block of pairs, in kLanes interleaved parts.
 struct Lanes {
   std::array<double, kLanes> error{};
@@ -32,6 +40,7 @@ struct Lanes {
   std::array<double, kLanes> low{};
   std::array<double, kLanes> high{};
   std::array<int64_t, kLanes> exact{};
+  bool broken = false;  // a value is not finite where the other side differs
 
   void add(int lane, float reference, float approximation) {
     const auto r = static_cast<double>(reference);
@@ -48,20 +57,39 @@ struct Lanes {
     high[lane] = r > high[lane] ? r : high[lane];
     exact[lane] += e == 0 ? 1 : 0;
   }
+
+  void add_finite(const float* reference, const float* approximation, size_t n) {
+    size_t i = 0;
+    for (; i + kLanes <= n; i += kLanes) {
+      for (int j = 0; j < kLanes; ++j) add(j, reference[i + j], approximation[i + j]);
+    }
+    for (int j = 0; i < n; ++i, ++j) add(j, reference[i], approximation[i]);
+  }
+
+  void add_any(const float* reference, const float* approximation, size_t n) {
+    for (size_t i = 0; i < n; ++i) {
+      if (is_finite(reference[i]) && is_finite(approximation[i])) {
+        add(static_cast<int>(i % kLanes), reference[i], approximation[i]);
+      } else if (same(reference[i], approximation[i])) {
+        ++exact[0];
+      } else {
+        broken = true;
+      }
+    }
+  }
+
+  /// Squares of finite floats are far from the limits of double, so only NaN and inf spoil them.
+  bool finite() const {
+    double total = 0;
+    for (int j = 0; j < kLanes; ++j) total += reference_squares[j] + approximation_squares[j];
+    return std::isfinite(total);
+  }
 };
 
 double sum(const std::array<double, kLanes>& v) {
   double total = 0;
   for (const double x : v) total += x;
   return total;
-}
-
-bool finite(float x) {
-  return std::fabs(x) <= std::numeric_limits<float>::max();
-}
-
-bool same(float a, float b) {
-  return a == b || (std::isnan(a) && std::isnan(b));
 }
 
 }  // namespace
@@ -72,16 +100,15 @@ void ErrorMeasures::add(std::span<const float> reference, std::span<const float>
                 fmt::format("{} values compared with {}", approximation.size(), reference.size()));
   }
   Lanes lanes;
-  for (size_t i = 0; i < reference.size(); ++i) {
-    if (finite(reference[i]) && finite(approximation[i])) {
-      lanes.add(static_cast<int>(i % kLanes), reference[i], approximation[i]);
-    } else if (same(reference[i], approximation[i])) {
-      ++exact_;
-    } else {
-      max_abs_ = kInfinity;
-      error_squares_ = kInfinity;
-    }
+  for (size_t i = 0; i < reference.size(); i += kChunk) {
+    const size_t n = std::min<size_t>(kChunk, reference.size() - i);
+    const Lanes before = lanes;
+    lanes.add_finite(reference.data() + i, approximation.data() + i, n);
+    if (lanes.finite()) continue;
+    lanes = before;  // something is NaN or infinite: once more, with a look at each pair
+    lanes.add_any(reference.data() + i, approximation.data() + i, n);
   }
+  if (lanes.broken) max_abs_ = error_squares_ = kInfinity;
   count_ += static_cast<int64_t>(reference.size());
   error_ += sum(lanes.error);
   error_squares_ += sum(lanes.error_squares);

@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "narrow/core/error.h"
 
 namespace narrow {
@@ -31,13 +33,70 @@ GridView::GridView(const QuantParams& params, int64_t units) : scheme_(params.sc
   offset_ = checked<float>(params.offset, "offset", units);
 }
 
+void GridView::quantize_units(const float* x, int64_t count, int64_t first_unit,
+                              int32_t* codes) const {
+  const bool shifted = scheme_.symmetry == Symmetry::offset;
+  const int32_t qmin = scheme_.qmin();
+  const int32_t qmax = scheme_.qmax();
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    const int64_t unit = first_unit + i;
+    std::array<int32_t, kLanes> zero{};
+    std::array<float, kLanes> offset;
+    std::array<int32_t, kLanes> out;
+    offset.fill(-0.0f);
+    if (zero_point_ != nullptr && !shifted) {
+      std::copy_n(zero_point_ + unit, kLanes, zero.begin());
+    }
+    if (offset_ != nullptr && shifted) std::copy_n(offset_ + unit, kLanes, offset.begin());
+    for (int j = 0; j < kLanes; ++j) {
+      UnitGrid g;
+      g.scale = scale_[unit + j];
+      g.offset = offset[j];
+      g.zero_point = zero[j];
+      g.lo = static_cast<float>(qmin - zero[j]);
+      g.hi = static_cast<float>(qmax - zero[j]);
+      g.nan = shifted ? g.lo : 0.0f;
+      out[j] = quantize_one(x[i + j], g);
+    }
+    std::copy(out.begin(), out.end(), codes + i);
+  }
+  for (; i < count; ++i) codes[i] = quantize_one(x[i], at(first_unit + i));
+}
+
+void GridView::dequantize_units(const int32_t* codes, int64_t count, int64_t first_unit,
+                                float* y) const {
+  const bool shifted = scheme_.symmetry == Symmetry::offset;
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    const int64_t unit = first_unit + i;
+    std::array<int32_t, kLanes> zero{};
+    std::array<float, kLanes> offset;
+    std::array<float, kLanes> out;
+    offset.fill(-0.0f);
+    if (zero_point_ != nullptr && !shifted) {
+      std::copy_n(zero_point_ + unit, kLanes, zero.begin());
+    }
+    if (offset_ != nullptr && shifted) std::copy_n(offset_ + unit, kLanes, offset.begin());
+    for (int j = 0; j < kLanes; ++j) {
+      UnitGrid g;
+      g.scale = scale_[unit + j];
+      g.offset = offset[j];
+      g.zero_point = zero[j];
+      out[j] = dequantize_one(codes[i + j], g);
+    }
+    std::copy(out.begin(), out.end(), y + i);
+  }
+  for (; i < count; ++i) y[i] = dequantize_one(codes[i], at(first_unit + i));
+}
+
 void quantize_run(const float* x, int64_t count, const UnitGrid& grid, int32_t* codes) {
   const UnitGrid g = grid;  // a local copy cannot alias the output
   int64_t i = 0;
   for (; i + kLanes <= count; i += kLanes) {
     std::array<int32_t, kLanes> out;
     for (int j = 0; j < kLanes; ++j) out[j] = quantize_one(x[i + j], g);
-    for (int j = 0; j < kLanes; ++j) codes[i + j] = out[j];
+    std::copy(out.begin(), out.end(), codes + i);
   }
   for (; i < count; ++i) codes[i] = quantize_one(x[i], g);
 }
@@ -48,7 +107,7 @@ void dequantize_run(const int32_t* codes, int64_t count, const UnitGrid& grid, f
   for (; i + kLanes <= count; i += kLanes) {
     std::array<float, kLanes> out;
     for (int j = 0; j < kLanes; ++j) out[j] = dequantize_one(codes[i + j], g);
-    for (int j = 0; j < kLanes; ++j) y[i + j] = out[j];
+    std::copy(out.begin(), out.end(), y + i);
   }
   for (; i < count; ++i) y[i] = dequantize_one(codes[i], g);
 }

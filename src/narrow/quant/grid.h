@@ -26,7 +26,7 @@ inline UnitGrid unit_grid(float scale, int32_t zero_point, float offset, const S
   g.scale = scale;
   g.offset = shifted ? offset : -0.0f;  // adding -0 changes no value, not even -0
   g.zero_point = shifted ? 0 : zero_point;
-  g.lo = static_cast<float>(scheme.qmin() - g.zero_point);
+  g.lo = static_cast<float>(scheme.qmin() - g.zero_point);  // exact: 17 bits
   g.hi = static_cast<float>(scheme.qmax() - g.zero_point);
   g.nan = shifted ? g.lo : 0.0f;
   return g;
@@ -46,6 +46,7 @@ inline float dequantize_one(int32_t code, const UnitGrid& g) {
   return g.scale * static_cast<float>(code - g.zero_point) + g.offset;
 }
 
+/// Elements that share one unit.
 void quantize_run(const float* x, int64_t count, const UnitGrid& g, int32_t* codes);
 void dequantize_run(const int32_t* codes, int64_t count, const UnitGrid& g, float* y);
 
@@ -53,13 +54,17 @@ void dequantize_run(const int32_t* codes, int64_t count, const UnitGrid& g, floa
 class GridView {
  public:
   GridView(const QuantParams& params, int64_t units);
+  /// Elements of consecutive units.
+  void quantize_units(const float* x, int64_t count, int64_t first_unit, int32_t* codes) const;
+  void dequantize_units(const int32_t* codes, int64_t count, int64_t first_unit, float* y) const;
+
   UnitGrid at(int64_t unit) const {
     return unit_grid(scale_[unit], zero_point_ != nullptr ? zero_point_[unit] : 0,
                      offset_ != nullptr ? offset_[unit] : 0.0f, scheme_);
   }
 
  private:
-  const Scheme& scheme_;
+  const Scheme scheme_;
   const float* scale_ = nullptr;
   const int32_t* zero_point_ = nullptr;
   const float* offset_ = nullptr;

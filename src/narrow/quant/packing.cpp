@@ -15,40 +15,63 @@ namespace {
 constexpr int64_t kBlock = int64_t{1} << 16;  // a multiple of every codes_per_byte
 constexpr int64_t kChunk = 4096;              // int32 buffer of 16 KiB: half of a first-level cache
 
-template <class T>
-void widen(const T* in, std::span<int32_t> out) {
-  for (size_t i = 0; i < out.size(); ++i) out[i] = in[i];
+constexpr size_t kLanes = 16;  // a constant count, so that the compiler makes vector code
+
+template <class To, class From>
+void convert(const From* in, size_t count, To* out) {
+  size_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    std::array<To, kLanes> part;  // a local array cannot alias the input
+    for (size_t j = 0; j < kLanes; ++j) part[j] = static_cast<To>(in[i + j]);
+    std::copy(part.begin(), part.end(), out + i);
+  }
+  for (; i < count; ++i) out[i] = static_cast<To>(in[i]);
 }
 
-template <class T>
-void narrow_to(std::span<const int32_t> in, T* out) {
-  for (size_t i = 0; i < in.size(); ++i) out[i] = static_cast<T>(in[i]);
+/// The code at `place` of a byte; a shift to the top of 32 bits and back extends its sign.
+template <int Bits, bool Signed>
+int32_t code_at(uint32_t byte, int place) {
+  const uint32_t high = byte << (32 - Bits - Bits * place);
+  return Signed ? static_cast<int32_t>(high) >> (32 - Bits)
+                : static_cast<int32_t>(high >> (32 - Bits));
 }
 
-/// Bits: 2 or 4. The shift pair moves a code to the top of 32 bits and back, extending its sign.
 template <int Bits, bool Signed>
 void unpack(const uint8_t* bytes, int64_t begin, std::span<int32_t> out) {
   constexpr int kPerByte = 8 / Bits;
-  for (size_t i = 0; i < out.size(); ++i) {
-    const int64_t e = begin + static_cast<int64_t>(i);
-    const uint32_t high = static_cast<uint32_t>(bytes[e / kPerByte])
-                          << (32 - Bits - Bits * (e % kPerByte));
-    out[i] = Signed ? static_cast<int32_t>(high) >> (32 - Bits)
-                    : static_cast<int32_t>(high >> (32 - Bits));
+  size_t i = 0;
+  int64_t e = begin;
+  const auto one = [&] {
+    out[i++] = code_at<Bits, Signed>(bytes[e / kPerByte], static_cast<int>(e % kPerByte));
+    ++e;
+  };
+  while (i < out.size() && e % kPerByte != 0) one();
+  const uint8_t* next = bytes + e / kPerByte;
+  for (; i + kPerByte <= out.size(); i += kPerByte, e += kPerByte, ++next) {
+    for (int j = 0; j < kPerByte; ++j)
+      out[i + static_cast<size_t>(j)] = code_at<Bits, Signed>(*next, j);
   }
+  while (i < out.size()) one();
 }
 
 template <int Bits>
 void pack(std::span<const int32_t> in, uint8_t* out) {
   constexpr size_t kPerByte = 8 / Bits;
   constexpr uint32_t kMask = (1u << Bits) - 1;
-  for (size_t i = 0; i < in.size(); i += kPerByte) {
+  const size_t whole = in.size() / kPerByte;
+  for (size_t b = 0; b < whole; ++b) {
     uint32_t byte = 0;
-    for (size_t j = 0; j < kPerByte && i + j < in.size(); ++j) {
-      byte |= (static_cast<uint32_t>(in[i + j]) & kMask) << (Bits * j);
+    for (size_t j = 0; j < kPerByte; ++j) {
+      byte |= (static_cast<uint32_t>(in[b * kPerByte + j]) & kMask) << (Bits * j);
     }
-    out[i / kPerByte] = static_cast<uint8_t>(byte);
+    out[b] = static_cast<uint8_t>(byte);
   }
+  if (in.size() % kPerByte == 0) return;
+  uint32_t byte = 0;
+  for (size_t i = whole * kPerByte, j = 0; i < in.size(); ++i, ++j) {
+    byte |= (static_cast<uint32_t>(in[i]) & kMask) << (Bits * j);
+  }
+  out[whole] = static_cast<uint8_t>(byte);
 }
 
 void check_span(const Tensor& codes, int64_t begin, size_t count) {
@@ -71,13 +94,13 @@ void read_codes(const Tensor& codes, int64_t begin, std::span<int32_t> out) {
   const auto* bytes = reinterpret_cast<const uint8_t*>(codes.raw());
   switch (codes.dtype()) {
     case DType::int8:
-      return widen(codes.data<int8_t>().data() + begin, out);
+      return convert(codes.data<int8_t>().data() + begin, out.size(), out.data());
     case DType::uint8:
-      return widen(codes.data<uint8_t>().data() + begin, out);
+      return convert(codes.data<uint8_t>().data() + begin, out.size(), out.data());
     case DType::int16:
-      return widen(codes.data<int16_t>().data() + begin, out);
+      return convert(codes.data<int16_t>().data() + begin, out.size(), out.data());
     case DType::uint16:
-      return widen(codes.data<uint16_t>().data() + begin, out);
+      return convert(codes.data<uint16_t>().data() + begin, out.size(), out.data());
     case DType::int4:
       return unpack<4, true>(bytes, begin, out);
     case DType::uint4:
@@ -100,13 +123,13 @@ void write_codes(Tensor& codes, int64_t begin, std::span<const int32_t> values) 
   }
   switch (codes.dtype()) {
     case DType::int8:
-      return narrow_to(values, codes.mutable_data<int8_t>().data() + begin);
+      return convert(values.data(), values.size(), codes.mutable_data<int8_t>().data() + begin);
     case DType::uint8:
-      return narrow_to(values, codes.mutable_data<uint8_t>().data() + begin);
+      return convert(values.data(), values.size(), codes.mutable_data<uint8_t>().data() + begin);
     case DType::int16:
-      return narrow_to(values, codes.mutable_data<int16_t>().data() + begin);
+      return convert(values.data(), values.size(), codes.mutable_data<int16_t>().data() + begin);
     case DType::uint16:
-      return narrow_to(values, codes.mutable_data<uint16_t>().data() + begin);
+      return convert(values.data(), values.size(), codes.mutable_data<uint16_t>().data() + begin);
     case DType::int4:
     case DType::uint4:
       return pack<4>(values, reinterpret_cast<uint8_t*>(codes.mutable_raw()) + begin / per_byte);

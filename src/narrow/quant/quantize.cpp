@@ -173,18 +173,70 @@ std::vector<Extremes> tensor_extremes(std::span<const float> x) {
   return {all};
 }
 
-/// Extremes of the indices [a0, a1) along the axis, inner part [i0, i1), of one outer index, into
-/// one unit each per inner index, or into a single one.
-void add_rows(const float* x, const UnitMap& map, int64_t a0, int64_t a1, int64_t i0, int64_t i1,
-              Extremes* units) {
-  for (int64_t a = a0; a < a1; ++a) {
-    const float* row = x + a * map.inner;
-    if (map.inner_step == 0) {
-      units->merge(extremes_of(row + i0, i1 - i0));
-    } else {
-      for (int64_t i = i0; i < i1; ++i) units[i - i0].add(row[i]);
+/// Extremes of each column of a matrix, kLanes columns at a time.
+void add_columns(const float* x, int64_t rows, int64_t row_stride, int64_t columns,
+                 Extremes* units) {
+  int64_t c = 0;
+  for (; c + kLanes <= columns; c += kLanes) {
+    std::array<float, kLanes> low;
+    std::array<float, kLanes> high;
+    std::array<float, kLanes> poison{};
+    low.fill(std::numeric_limits<float>::infinity());
+    high.fill(-std::numeric_limits<float>::infinity());
+    for (int64_t r = 0; r < rows; ++r) {
+      const float* row = x + r * row_stride + c;
+      for (int j = 0; j < kLanes; ++j) {
+        low[j] = row[j] < low[j] ? row[j] : low[j];
+        high[j] = row[j] > high[j] ? row[j] : high[j];
+        poison[j] += row[j] * 0.0f;
+      }
     }
+    for (int j = 0; j < kLanes; ++j) units[c + j].merge({low[j], high[j], poison[j]});
   }
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t i = c; i < columns; ++i) units[i].add(x[r * row_stride + i]);
+  }
+}
+
+/// Pieces of work of about kBlock elements.
+int64_t per_task(int64_t elements) {
+  return std::max<int64_t>(1, kBlock / std::max<int64_t>(1, elements));
+}
+
+void axis_extremes(std::span<const float> x, const UnitMap& map, Extremes* units) {
+  const int64_t slab = map.length * map.inner;
+  if (map.inner == 1) {
+    const int64_t columns = std::max<int64_t>(per_task(map.outer), 4 * kLanes);  // whole lines
+    parallel_for(map.length, columns, [&](int64_t begin, int64_t end) {
+      add_columns(x.data() + begin, map.outer, slab, end - begin, units + begin);
+    });
+    return;
+  }
+  parallel_for(map.length, per_task(map.outer * map.inner), [&](int64_t begin, int64_t end) {
+    for (int64_t o = 0; o < map.outer; ++o) {
+      for (int64_t a = begin; a < end; ++a) {
+        units[a].merge(extremes_of(x.data() + o * slab + a * map.inner, map.inner));
+      }
+    }
+  });
+}
+
+void group_extremes(std::span<const float> x, const UnitMap& map, Extremes* units) {
+  const int64_t groups = map.inner > 0 ? map.outer_step / map.inner : 0;
+  const auto task = [&](int64_t t) {
+    const int64_t first = t % groups * map.group;
+    const int64_t rows = std::min(map.group, map.length - first);
+    const float* from = x.data() + (t / groups * map.length + first) * map.inner;
+    if (map.inner == 1) {
+      units[t] = extremes_of(from, rows);
+    } else {
+      add_columns(from, rows, map.inner, map.inner, units + t * map.inner);
+    }
+  };
+  parallel_for(map.outer * groups, per_task(map.group * map.inner),
+               [&](int64_t begin, int64_t end) {
+                 for (int64_t t = begin; t < end; ++t) task(t);
+               });
 }
 
 /// One task owns a range of units, so that tasks never share one.
@@ -192,46 +244,14 @@ std::vector<Extremes> unit_extremes(std::span<const float> x, const UnitMap& map
                                     Granularity granularity) {
   if (granularity == Granularity::per_tensor) return tensor_extremes(x);
   std::vector<Extremes> units(static_cast<size_t>(map.units));
-  const auto tasks = [](int64_t work) {
-    return std::max<int64_t>(1, kBlock / std::max<int64_t>(1, work));
-  };
-  if (granularity == Granularity::per_token) {
-    parallel_for(map.outer, tasks(map.length), [&](int64_t begin, int64_t end) {
+  if (granularity == Granularity::per_axis) {
+    axis_extremes(x, map, units.data());
+  } else if (granularity == Granularity::per_group) {
+    group_extremes(x, map, units.data());
+  } else {
+    parallel_for(map.outer, per_task(map.length), [&](int64_t begin, int64_t end) {
       for (int64_t o = begin; o < end; ++o) {
         units[static_cast<size_t>(o)] = extremes_of(x.data() + o * map.length, map.length);
-      }
-    });
-  } else if (granularity == Granularity::per_axis) {
-    // inner == 1: neighbours belong to different units, so a task walks rows of its columns.
-    const int64_t columns =
-        std::max<int64_t>(tasks(map.outer * map.inner), map.inner == 1 ? 64 : 1);
-    parallel_for(map.length, columns, [&](int64_t begin, int64_t end) {
-      for (int64_t o = 0; o < map.outer; ++o) {
-        const float* slab = x.data() + o * map.length * map.inner;
-        for (int64_t a = begin; a < end; ++a) {
-          Extremes& unit = units[static_cast<size_t>(a)];
-          if (map.inner == 1) {
-            unit.add(slab[a]);
-          } else {
-            unit.merge(extremes_of(slab + a * map.inner, map.inner));
-          }
-        }
-      }
-    });
-  } else {
-    const int64_t groups = map.inner > 0 ? map.outer_step / map.inner : 0;
-    parallel_for(map.outer * groups, tasks(map.group * map.inner), [&](int64_t begin, int64_t end) {
-      for (int64_t t = begin; t < end; ++t) {
-        const int64_t o = t / groups;
-        const int64_t a0 = t % groups * map.group;
-        const int64_t a1 = std::min(a0 + map.group, map.length);
-        const float* slab = x.data() + o * map.length * map.inner;
-        Extremes* first = &units[static_cast<size_t>(t * map.inner)];
-        if (map.inner == 1) {
-          *first = extremes_of(slab + a0, a1 - a0);
-        } else {
-          add_rows(slab, map, a0, a1, 0, map.inner, first);
-        }
       }
     });
   }
@@ -272,9 +292,7 @@ void quantize_range(const float* x, const UnitMap& map, const GridView& grid, in
     if (step == 0) {
       quantize_run(x + first, count, grid.at(unit), codes);
     } else {
-      for (int64_t i = 0; i < count; ++i) {
-        codes[i] = quantize_one(x[first + i], grid.at(unit + i));
-      }
+      grid.quantize_units(x + first, count, unit, codes);
     }
   });
 }
@@ -287,7 +305,7 @@ void dequantize_range(const int32_t* codes, const UnitMap& map, const GridView& 
     if (step == 0) {
       dequantize_run(in, count, grid.at(unit), y);
     } else {
-      for (int64_t i = 0; i < count; ++i) y[i] = dequantize_one(in[i], grid.at(unit + i));
+      grid.dequantize_units(in, count, unit, y);
     }
   });
 }
