@@ -22,9 +22,9 @@ struct Facts {
   std::vector<std::optional<KnownValue>> partial;
 };
 
-[[noreturn]] void fail(const Node& node, const std::string& message) {
+[[noreturn]] void fail(const Node& node, const std::string& message, std::string hint = {}) {
   throw Error(ErrorCode::invalid_argument,
-              fmt::format("node '{}' ({}): {}", node.name, node.op, message));
+              fmt::format("node '{}' ({}): {}", node.name, node.op, message), std::move(hint));
 }
 
 bool in_order(const Graph& graph) {
@@ -57,8 +57,10 @@ void check_size(const Node& node, const SymbolicShape& shape) {
 SymbolicShape merge(const Node& node, const Value& value, const SymbolicShape& inferred) {
   const SymbolicShape& declared = *value.shape;
   const auto contradiction = [&] {
-    fail(node, fmt::format("output '{}' is declared {} but has shape {}", value.name,
-                           to_string(declared), to_string(inferred)));
+    fail(node,
+         fmt::format("output '{}' is declared {} but has shape {}", value.name, to_string(declared),
+                     to_string(inferred)),
+         "export the model again, or strip its value_info: the annotation may be wrong");
   };
   if (declared.size() != inferred.size()) contradiction();
   SymbolicShape merged = inferred;

@@ -2,6 +2,9 @@
 // Matrix products.
 #include <fmt/format.h>
 
+#include <map>
+
+#include "narrow/graph/einsum.h"
 #include "narrow/graph/ops/conv_infer.h"
 #include "narrow/graph/ops/infer_util.h"
 #include "narrow/graph/ops/tables.h"
@@ -67,10 +70,32 @@ void infer_matmul_integer(InferContext& c) {
   infer_matmul(c, 0, 1, DType::int32);
 }
 
+void infer_einsum(InferContext& c) {
+  std::vector<size_t> ranks;
+  for (size_t i = 0; i < c.node().inputs.size(); ++i) {
+    require_same_dtype(c, 0, i);
+    if (!c.shape(i)) return c.set_output(0, c.dtype(0), std::nullopt);
+    ranks.push_back(c.shape(i)->size());
+  }
+  const EinsumEquation equation = parse_einsum(c.node(), ranks);
+  std::map<int, SymbolicShape> extents;  // of one dimension each, so that broadcast() serves
+  for (size_t i = 0; i < ranks.size(); ++i) {
+    for (size_t d = 0; d < ranks[i]; ++d) {
+      const SymbolicShape extent = {(*c.shape(i))[d]};
+      const auto [it, added] = extents.emplace(equation.inputs[i][d], extent);
+      if (!added) it->second = broadcast(c, it->second, extent);
+    }
+  }
+  SymbolicShape y;
+  for (const int label : equation.output) y.push_back(extents[label][0]);
+  c.set_output(0, c.dtype(0), std::move(y));
+}
+
 constexpr OpInfo kOps[] = {
     // domain, name, inputs, outputs, since, inference
     {"", "MatMul", 2, 2, 1, 1, 1, infer_float_matmul},
     {"", "Gemm", 2, 3, 1, 1, 7, infer_float_gemm},
+    {"", "Einsum", 1, -1, 1, 1, 12, infer_einsum},
     {"", "MatMulInteger", 2, 4, 1, 1, 10, infer_matmul_integer},
 };
 
