@@ -6,7 +6,7 @@
 //   Conv -> [Add(residual)] -> [Relu | Clip]   =>   FusedConv(x, w, bias, residual)
 //
 // A plan of the runtime, never part of a file: run it after lowering.
-#include "narrow/graph/passes/fuse_activations.h"
+#include "narrow/graph/passes/passes.h"
 
 #include <cmath>
 #include <limits>

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+// The passes by name; each returns the number of changes it made. Rows in graph/pass.cpp.
+#pragma once
+
+#include "narrow/graph/pass.h"
+
+namespace narrow {
+
+/// Identity, inference Dropout, casts to the same type, transposes, reshapes, pads, slices and
+/// concatenations that change nothing.
+int64_t eliminate_identities(Graph& graph, const PassContext& context);
+/// Nodes with constant inputs, run by context.evaluate. DequantizeLinear stays: folding it would
+/// turn codes into floats.
+int64_t fold_constants(Graph& graph, const PassContext& context);
+/// BatchNormalization, and Mul or Add by per-channel constants, into the Conv, ConvTranspose or
+/// Gemm before them.
+int64_t fold_batch_norm(Graph& graph, const PassContext& context);
+/// Constant zero pads into the Conv, MaxPool-free pool or AveragePool behind them, where that is
+/// the same function.
+int64_t fuse_pads(Graph& graph, const PassContext& context);
+int64_t eliminate_dead(Graph& graph, const PassContext& context);
+
+/// Float convolutions and products with the residual addition and activation behind them; a plan of
+/// the runtime, never part of a file, so it has no row. Needs inferred shapes.
+int64_t fuse_activations(Graph& graph, const PassContext& context);
+
+}  // namespace narrow
