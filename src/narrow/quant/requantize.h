@@ -51,7 +51,8 @@ double to_double(FixedMultiplier m);
 ///   once: one 64-bit product, ties up (TFLite single rounding, CMSIS-NN's switch of that name,
 ///         XNNPACK rndnu).
 ///   twice: doubling high product with ties up, then a right shift with ties away from zero
-///         (gemmlowp, TFLite reference kernels, TFLM).
+///         (gemmlowp, TFLite reference kernels, TFLM). A multiplier of 1 or more shifts acc left
+///         first, which saturates.
 enum class FixedRounding : uint8_t { once, twice };
 
 /// acc * m rounded to an integer; saturates to int32.
