@@ -172,6 +172,17 @@ TEST(ProgramMemory, ValueNeededLaterIsNotOverwritten) {
   EXPECT_TRUE(identical(out[0], floats({-2, 8, -6, 16}, {4})));
 }
 
+TEST(ProgramMemory, NotInPlaceOverWhatIsReadTwice) {
+  Graph g;
+  const ValueId x = g.add_input("x", DType::float32, SymbolicShape{4});
+  const ValueId a = add(g, "Add", {x, x}, "a");
+  const ValueId b = add(g, "Sub", {a, add(g, "Identity", {a}, "i")}, "b");
+  g.add_output(add(g, "Concat", {b, b}, "y", {{"axis", int64_t{0}}}));
+  const Program program(g, toy::options());
+  const auto out = program.run(std::vector{floats({1, 2, 3, 4}, {4})}, {});
+  EXPECT_TRUE(identical(out[0], floats({-6, -2, 2, 6, -6, -2, 2, 6}, {8})));
+}
+
 TEST(ProgramMemory, ViewKeepsItsSourceAlive) {
   Graph g;
   const ValueId x = g.add_input("x", DType::float32, SymbolicShape{2, 3});

@@ -86,6 +86,18 @@ class Binary : public Step {
   bool multiply_;
 };
 
+/// y[i] = a[i] - b[last - i]: in place over a it must not be, where b is the same memory.
+class SubReversed : public Step {
+ public:
+  void run(RunContext& c) const override {
+    const int64_t n = c.outputs[0].elements();
+    for (int64_t i = 0; i < n; ++i) {
+      c.outputs[0].as<float>()[i] = c.inputs[0].as<float>()[i] - c.inputs[1].as<float>()[n - 1 - i];
+    }
+  }
+  int aliases(size_t) const override { return 0; }
+};
+
 /// Depth-wise: y = 2 x + channel, computed on channels_last memory only.
 class ChannelsLast : public Step {
  public:
@@ -207,6 +219,7 @@ inline const OpImpl kRows[] = {
     {"", "Relu", "reference", accept, make<Relu>},
     {"", "Add", "reference", accept, make<Binary, false>},
     {"", "Mul", "reference", accept, make<Binary, true>},
+    {"", "Sub", "reference", accept, make<SubReversed>},
     {"", "Softplus", "nhwc", accept, make<ChannelsLast>},
     {"", "Reshape", "reference", accept, make<Copy, false>},
     {"", "Flatten", "reference", accept, make<Copy, false>},

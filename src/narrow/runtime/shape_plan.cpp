@@ -18,7 +18,7 @@ namespace {
 constexpr int64_t kMaxElements = int64_t{1} << 44;  // keeps sums of sizes far from overflow
 constexpr int kForever = std::numeric_limits<int>::max();
 
-/// Slots that share memory: a value, its views, and what is computed in place.
+/// Slots that share memory: a value, its views, and what is computed in place; all of equal size.
 struct Buffer {
   Storage storage = Storage::arena;
   int index = -1;  // of the input or output
@@ -219,9 +219,7 @@ class ShapePlanner {
     const int buffer = buffer_of_[source];
     if (buffer < 0 || buffers_[buffer].storage != Storage::arena) return -1;
     if (buffers_[buffer].last > k || bytes_of(source) != bytes_of(target)) return -1;
-    if (buffers_[buffer].bytes != bytes_of(target)) return -1;
     if (bits(plan_.slots[source].dtype) != bits(plan_.slots[target].dtype)) return -1;
-    if (plan_.slots[source].layout != plan_.slots[target].layout) return -1;
     for (size_t other = 0; other < step.inputs.size(); ++other) {
       const int s = step.inputs[other];
       if (other != j && s >= 0 && buffer_of_[s] == buffer) return -1;
@@ -248,7 +246,6 @@ class ShapePlanner {
       const int s = plan_.outputs[i];
       const int buffer = buffer_of_[s];
       if (buffer < 0 || buffers_[buffer].storage != Storage::arena) continue;
-      if (buffers_[buffer].bytes != bytes_of(s)) continue;
       buffers_[buffer].storage = Storage::output;
       buffers_[buffer].index = static_cast<int>(i);
     }
