@@ -87,10 +87,11 @@ double erf_series(double x) {
   return kTwoOverSqrtPi * x * portable_exp(-x2) * sum;
 }
 
-/// erfc(x) for x >= 2.5: exp(-x^2) / (sqrt(pi) (x + (1/2)/(x + 1/(x + (3/2)/(x + ...))))).
+/// erfc(x) for x >= 1: exp(-x^2) / (sqrt(pi) (x + (1/2)/(x + 1/(x + (3/2)/(x + ...))))).
 double erfc_fraction(double x) {
+  constexpr int kDepth = 300;  // cut off here the fraction is off by exp(-2 x sqrt(2 n)) < 2^-70
   double tail = x;
-  for (int n = 100; n >= 1; --n) tail = x + 0.5 * n / tail;
+  for (int n = kDepth; n >= 1; --n) tail = x + 0.5 * n / tail;
   // x^2 as a rounded square and its exact rest, since exp magnifies an absolute error of x^2.
   const double high = std::bit_cast<double>(std::bit_cast<uint64_t>(x) & 0xfffffffff8000000ull);
   const double rest = (x - high) * (x + high);
@@ -164,7 +165,7 @@ double portable_erfc(double x) {
   if (std::isnan(x)) return x;
   if (x < 0) return 1 + portable_erf(-x);
   if (x > 27.5) return 0;  // below the smallest double
-  return x < 2.5 ? 1 - erf_series(x) : erfc_fraction(x);
+  return x < 1 ? 1 - erf_series(x) : erfc_fraction(x);
 }
 
 double portable_sigmoid(double x) {

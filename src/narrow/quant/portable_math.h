@@ -14,7 +14,7 @@ double portable_log1p(double x);
 double portable_tanh(double x);
 /// Absolute error below 1e-15 near 0 and at the ends alike.
 double portable_erf(double x);
-/// 1 - erf(x); relative error below 1e-12 over the whole range.
+/// 1 - erf(x); the relative error is small over the whole range.
 double portable_erfc(double x);
 /// 1 / (1 + exp(-x)).
 double portable_sigmoid(double x);
