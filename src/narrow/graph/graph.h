@@ -170,6 +170,8 @@ class Graph {
   void replace_uses(ValueId from, ValueId to);
 
   const Node& node(NodeId id) const;
+  /// Whether the node has not been removed since its id was taken.
+  bool alive(NodeId id) const { return nodes_[static_cast<size_t>(id)].alive; }
   /// Live nodes in order.
   std::vector<NodeId> nodes() const;
   size_t node_capacity() const { return nodes_.size(); }

@@ -186,8 +186,7 @@ bool fold_behind(Graph& graph, NodeId id) {
 int64_t fold_batch_norm(Graph& graph, const PassContext&) {
   int64_t changes = 0;
   for (const NodeId id : graph.nodes()) {
-    if (!graph.find_node(graph.node(id).name)) continue;
-    while (fold_behind(graph, id)) ++changes;
+    while (graph.alive(id) && fold_behind(graph, id)) ++changes;
   }
   if (changes > 0) graph.remove_dead();
   return changes;
