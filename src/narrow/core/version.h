@@ -2,5 +2,8 @@
 #pragma once
 
 namespace narrow {
-inline constexpr const char* kVersion = "@PROJECT_VERSION@";
+
+/// "0.1.0": the version of the build.
+extern const char* const kVersion;
+
 }  // namespace narrow
