@@ -12,8 +12,12 @@
 namespace narrow::kernels {
 namespace {
 
-#define NARROW_KERNELS(space, isa) \
-  { #space, isa, space::igemm, space::row_sums, space::depthwise, space::xor_copy }
+#define NARROW_KERNELS(space, isa)                                                         \
+  {                                                                                        \
+#space, isa, space::igemm, space::row_sums, space::depthwise, space::xor_copy,         \
+        space::quantize, space::dequantize, space::binary, space::lookup, space::max_pool, \
+        space::average_pool                                                                \
+  }
 
 constexpr KernelSet kSets[] = {
 #if defined(__x86_64__)

@@ -18,6 +18,12 @@ struct KernelSet {
   RowSumsFn row_sums;
   DepthwiseFn depthwise;
   XorCopyFn xor_copy;
+  QuantizeFn quantize;
+  DequantizeFn dequantize;
+  BinaryFn binary;
+  LookupFn lookup;
+  MaxPoolFn max_pool;
+  AveragePoolFn average_pool;
 };
 
 /// All sets this program was built with, best first; the portable one (Isa::scalar) is the last.

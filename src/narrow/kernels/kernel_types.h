@@ -76,6 +76,79 @@ struct DepthwiseArgs {
 };
 using DepthwiseFn = void (*)(const DepthwiseArgs&) noexcept;
 
+// Elementwise kernels see 8-bit codes of both signs as bytes: `flip` is 0x80 for int8 codes, whose
+// zero_point is then given + 128, and 0 for uint8 codes.
+
+/// t = src / scale, NaN gives 0; then the bounds; dst = rne(t) + zero_point, the low byte.
+struct QuantizeArgs {
+  float scale;
+  float lo;
+  float hi;
+  int32_t zero_point;
+};
+using QuantizeFn = void (*)(uint8_t* dst, const float* src, int64_t count,
+                            const QuantizeArgs& args) noexcept;
+
+/// dst = float((src ^ flip) - zero_point) * scale.
+struct DequantizeArgs {
+  float scale;
+  int32_t zero_point;
+  uint8_t flip;
+};
+using DequantizeFn = void (*)(float* dst, const uint8_t* src, int64_t count,
+                              const DequantizeArgs& args) noexcept;
+
+enum class Binary : int32_t { add, sub, mul, div };
+
+/// x = float((a ^ flip_a) - zero_a), y likewise:
+///   add, sub: t = x * scale_a +- y * scale_b, each product rounded
+///   mul:      t = float of the integer product * scale_a
+///   div:      t = x / y * scale_a, NaN gives 0
+/// then the bounds; dst = rne(t) + zero_point, the low byte.
+struct BinaryArgs {
+  Binary op;
+  uint8_t flip_a;
+  uint8_t flip_b;
+  int32_t zero_a;
+  int32_t zero_b;
+  float scale_a;
+  float scale_b;
+  float lo;
+  float hi;
+  int32_t zero_point;
+};
+/// step_b: 1, or 0 where one b serves all.
+using BinaryFn = void (*)(uint8_t* dst, const uint8_t* a, const uint8_t* b, int64_t step_b,
+                          int64_t count, const BinaryArgs& args) noexcept;
+
+/// dst[i] = table[src[i]].
+using LookupFn = void (*)(uint8_t* dst, const uint8_t* src, int64_t count,
+                          const uint8_t* table) noexcept;
+
+/// Windows over channels-last pixels: row r sees rows[r][taps[t] + c] for every tap.
+struct WindowArgs {
+  const uint8_t* const* rows;
+  int64_t m;
+  const int64_t* taps;
+  int64_t num_taps;  // at least 1
+  int64_t channels;
+  uint8_t flip;
+  uint8_t* dst;
+  int64_t ldc;
+};
+/// The largest code of each channel.
+using MaxPoolFn = void (*)(const WindowArgs& args) noexcept;
+
+/// acc = sum of (x ^ flip) + corr; then the multiplier, bounds and zero_point as for codes.
+struct AverageArgs {
+  int32_t corr;
+  float multiplier;
+  float lo;
+  float hi;
+  int32_t zero_point;
+};
+using AveragePoolFn = void (*)(const WindowArgs& args, const AverageArgs& average) noexcept;
+
 /// dst[i] = src[i] ^ mask.
 using XorCopyFn = void (*)(uint8_t* dst, const uint8_t* src, int64_t count, uint8_t mask) noexcept;
 

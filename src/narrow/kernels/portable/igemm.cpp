@@ -99,8 +99,4 @@ void depthwise(const DepthwiseArgs& args) noexcept {
   }
 }
 
-void xor_copy(uint8_t* dst, const uint8_t* src, int64_t count, uint8_t mask) noexcept {
-  for (int64_t i = 0; i < count; ++i) dst[i] = static_cast<uint8_t>(src[i] ^ mask);
-}
-
 }  // namespace narrow::kernels::portable

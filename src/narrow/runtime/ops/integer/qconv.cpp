@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+// QConv: depthwise and general convolutions on channels-last codes.
+#include "narrow/core/error.h"
+#include "narrow/kernels/ref/reference.h"
+#include "narrow/runtime/ops/integer/conv_form.h"
+#include "narrow/runtime/ops/integer/operands.h"
+
+namespace narrow::integer {
+namespace {
+
+// Inputs of QConv.
+constexpr size_t kX = 0;
+constexpr size_t kW = 3;
+constexpr size_t kY = 6;  // y_scale
+constexpr size_t kBias = 8;
+
+/// What both ways of running share.
+class QConvStep : public Step {
+ public:
+  QConvStep(const Graph& graph, const Node& node)
+      : x_(read_grid(graph, node, kX)),
+        out_(read_output(graph, node, kY)),
+        form_(node, graph.constant(node.input(kW))->dims()) {}
+  int64_t macs(std::span<const Dims>, std::span<const Dims> outputs) const override {
+    return form_.macs(outputs);
+  }
+  bool integer_macs() const override { return true; }
+
+ protected:
+  CodeGrid x_;
+  OutputSpec out_;
+  ConvForm form_;
+};
+
+class KernelConvStep : public QConvStep {
+ public:
+  KernelConvStep(const Graph& graph, const Node& node, Isa isa)
+      : QConvStep(graph, node), kernels_(kernels_for(isa)) {}
+  Layout input_layout(size_t i) const override {
+    return i == kX ? Layout::channels_last : Layout::plain;
+  }
+  Layout output_layout(size_t) const override { return Layout::channels_last; }
+  size_t scratch_bytes(std::span<const Dims> inputs, std::span<const Dims> outputs) const override {
+    return kernels::conv_scratch_bytes(form_.problem(inputs[kX], outputs[0]));
+  }
+
+ protected:
+  kernels::ConvInput input(const RunContext& context) const {
+    return {context.inputs[kX].as<uint8_t>(), x_.flip(), static_cast<uint8_t>(x_.byte_zero())};
+  }
+  const kernels::KernelSet& kernels_;
+};
+
+class IgemmConvStep final : public KernelConvStep {
+ public:
+  IgemmConvStep(const Graph& graph, const Node& node, Isa isa) : KernelConvStep(graph, node, isa) {
+    const WeightCodes w = read_weights(graph, node, kW, 0);
+    packed_ = kernels::pack_conv(form_.fixed(), w.codes, w.zero);
+    const std::vector<int32_t> bias = read_bias(graph, node, kBias);
+    const std::vector<float> m = multipliers(out_, x_.scale, w.scale, w.channels);
+    const auto n = static_cast<size_t>(form_.fixed().group_filters());
+    for (size_t g = 0; g < packed_.groups.size(); ++g) {
+      const std::span<const int32_t> b(bias);
+      packed_.columns.push_back(kernels::make_columns(packed_.groups[g], x_.byte_zero(),
+                                                      b.empty() ? b : b.subspan(g * n, n),
+                                                      std::span<const float>(m).subspan(g * n, n)));
+    }
+  }
+  void run(RunContext& context) const override {
+    const auto problem = form_.problem(context.inputs[kX].dims, context.outputs[0].dims);
+    kernels::run_conv(kernels_, problem, packed_, input(context),
+                      out_.target(context.outputs[0].data), context.scratch);
+  }
+  size_t packed_bytes() const override { return packed_.bytes(); }
+
+ private:
+  kernels::PackedConv packed_{kernels::ConvRuns({}), {}, {}};
+};
+
+class DepthwiseConvStep final : public KernelConvStep {
+ public:
+  DepthwiseConvStep(const Graph& graph, const Node& node, Isa isa)
+      : KernelConvStep(graph, node, isa) {
+    const WeightCodes w = read_weights(graph, node, kW, 0);
+    packed_ = kernels::pack_depthwise_conv(form_.fixed(), w.codes);
+    columns_ =
+        kernels::make_depthwise_columns(packed_, x_.byte_zero(), read_bias(graph, node, kBias),
+                                        multipliers(out_, x_.scale, w.scale, w.channels));
+  }
+  void run(RunContext& context) const override {
+    const auto problem = form_.problem(context.inputs[kX].dims, context.outputs[0].dims);
+    kernels::run_depthwise(kernels_, problem, packed_, columns_, input(context),
+                           out_.target(context.outputs[0].data), context.scratch);
+  }
+  size_t packed_bytes() const override { return packed_.bytes(); }
+
+ private:
+  kernels::PackedMatrix packed_;
+  kernels::Columns columns_;
+};
+
+/// The specification: plain layout, sums in 64 bits.
+class ReferenceConvStep final : public QConvStep {
+ public:
+  ReferenceConvStep(const Graph& graph, const Node& node)
+      : QConvStep(graph, node), bias_(read_bias(graph, node, kBias)) {
+    w_ = centered_weights(graph, node, kW, 0);
+    multiplier_ =
+        multipliers(out_, x_.scale, read_scales(graph, node, kW + 1), form_.fixed().filters);
+  }
+  void run(RunContext& context) const override {
+    const TensorView& y = context.outputs[0];
+    const auto p = form_.problem(context.inputs[kX].dims, y.dims);
+    std::vector<int64_t> acc(static_cast<size_t>(y.elements()));
+    kernels::ref::conv(p, centered(context.inputs[kX], x_.zero_point), w_, bias_, acc);
+    const int64_t pixels = p.out[0] * p.out[1] * p.out[2];
+    for (size_t i = 0; i < acc.size(); ++i) {
+      const float m = multiplier_[static_cast<int64_t>(i) / pixels % p.filters];
+      store(y, static_cast<int64_t>(i), acc[i], m);
+    }
+  }
+
+ private:
+  void store(const TensorView& y, int64_t i, int64_t acc, float m) const {
+    if (out_.quantized) {
+      y.as<uint8_t>()[i] = static_cast<uint8_t>(
+          kernels::ref::to_code(acc, {m, out_.grid.zero_point, out_.qmin, out_.qmax}));
+    } else {
+      y.as<float>()[i] = kernels::ref::to_real(acc, m, nullptr, out_.min, out_.max);
+    }
+  }
+  std::vector<int32_t> w_;
+  std::vector<int32_t> bias_;
+  std::vector<float> multiplier_;
+};
+
+Refusal accept_operands(const Graph& graph, const Node& node) {
+  if (Refusal r = refuse_grid(graph, node, kX); !r.empty()) return r;
+  if (Refusal r = refuse_weights(graph, node, kW, 0); !r.empty()) return r;
+  if (node.input(kBias) != kNoId && graph.constant(node.input(kBias)) == nullptr) {
+    return "the bias is not constant";
+  }
+  return refuse_conv_form(*graph.constant(node.input(kW)));
+}
+
+template <Isa isa>
+Refusal accept_igemm(const Graph& graph, const Node& node, const StepOptions& options) {
+  if (options.deterministic_reference) return "only the reference was asked for";
+  if (Refusal r = kernels::refuse_isa(isa); !r.empty()) return r;
+  if (Refusal r = accept_operands(graph, node); !r.empty()) return r;
+  const Tensor& w = *graph.constant(node.input(kW));
+  const kernels::ConvProblem form = ConvForm(node, w.dims()).fixed();
+  const kernels::MatrixShape shape = kernels::ConvRuns(form).shape;
+  if (shape.taps * shape.read_bytes() > kernels::kMaxK) return "the window is too large";
+  return refuse_overflow(graph, node, read_grid(graph, node, kX), kW, 0, kBias);
+}
+
+template <Isa isa>
+Refusal accept_depthwise(const Graph& graph, const Node& node, const StepOptions& options) {
+  if (Refusal r = accept_igemm<isa>(graph, node, options); !r.empty()) return r;
+  const Tensor& w = *graph.constant(node.input(kW));
+  const ConvForm form(node, w.dims());
+  if (Refusal r = kernels::refuse_depthwise(form.fixed(), {}); !r.empty()) return r;
+  return kernels::refuse_depthwise(form.fixed(), read_weights(graph, node, kW, 0).zero);
+}
+
+Refusal accept_reference(const Graph& graph, const Node& node, const StepOptions&) {
+  return accept_operands(graph, node);
+}
+
+template <class S, Isa isa>
+std::unique_ptr<Step> make(const Graph& graph, const Node& node, const StepOptions&) {
+  return std::make_unique<S>(graph, node, isa);
+}
+
+std::unique_ptr<Step> make_reference(const Graph& graph, const Node& node, const StepOptions&) {
+  return std::make_unique<ReferenceConvStep>(graph, node);
+}
+
+#define NARROW_CONV(isa)                                                                    \
+  {"narrow", "QConv", #isa ":depthwise", accept_depthwise<Isa::isa>,                        \
+   make<DepthwiseConvStep, Isa::isa>},                                                      \
+  {                                                                                         \
+    "narrow", "QConv", #isa ":igemm", accept_igemm<Isa::isa>, make<IgemmConvStep, Isa::isa> \
+  }
+
+constexpr OpImpl kRows[] = {
+#if defined(__x86_64__)
+    NARROW_CONV(avx512_vnni),
+    NARROW_CONV(avx2),
+#endif
+    NARROW_CONV(scalar),
+    {"narrow", "QConv", "reference", accept_reference, make_reference},
+};
+#undef NARROW_CONV
+
+}  // namespace
+
+std::span<const OpImpl> conv_rows() {
+  return kRows;
+}
+
+}  // namespace narrow::integer
