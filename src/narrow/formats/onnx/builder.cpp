@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "narrow/core/error.h"
+#include "narrow/formats/onnx/qoperator.h"
 #include "narrow/formats/onnx/upgrade.h"
 
 namespace narrow::onnx {
@@ -45,6 +46,10 @@ ProtoTensor constant_tensor(const ProtoNode& node) {
 }
 
 }  // namespace
+
+std::string result_name(const ProtoNode& n) {
+  return n.outputs.empty() ? n.op : n.outputs[0];
+}
 
 std::vector<std::string> free_names(const ProtoGraph& graph) {
   std::unordered_set<std::string> seen;
@@ -85,11 +90,13 @@ Graph GraphBuilder::build(const std::vector<Capture>& captures,
   for (const size_t i : sorted_nodes()) {
     ProtoNode node = std::move(proto_.nodes[i]);
     node_names_.erase(node.name);  // the first node of a name keeps it
+    import_node(node, *this);
+    const std::vector<ProtoNode> after_import = std::exchange(after_, {});
     upgrade_node(node, *this);
-    if (!node.op.empty()) emit(node);
-    std::vector<ProtoNode> after;
-    after.swap(after_);
-    for (const ProtoNode& n : after) emit(n);
+    const std::vector<ProtoNode> after_upgrade = std::exchange(after_, {});
+    emit(node);
+    for (const ProtoNode& n : after_upgrade) emit(n);
+    for (const ProtoNode& n : after_import) emit(n);
   }
   add_outputs();
   return std::move(graph_);

@@ -87,6 +87,9 @@ class GraphBuilder {
   std::vector<std::optional<KnownValue>> partial_;
 };
 
+/// The first output's name, or the operator's where it has none: what new values are named after.
+std::string result_name(const ProtoNode& node);
+
 /// The names that the graph reads and does not define, its own subgraphs included, in order of
 /// appearance.
 std::vector<std::string> free_names(const ProtoGraph& graph);

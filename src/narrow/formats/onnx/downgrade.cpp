@@ -197,95 +197,93 @@ bool cast_19(ProtoNode& n, GraphExporter&) {
   return true;
 }
 
-bool grid_sample_20(ProtoNode& n, GraphExporter& graph) {
-  const auto rank = rank_of_data(n, graph);
-  if (!rank || *rank != 4) return false;  // volumes came with 20
-  const std::string mode = n.get_or<std::string>("mode", "linear");
-  n.set("mode", mode == "linear" ? "bilinear" : mode == "cubic" ? "bicubic" : mode);
-  return true;
-}
-
-bool dft_20(ProtoNode& n, GraphExporter& graph) {
-  if (!n.has_input(2)) {
-    // The default became -2, counted from the end; 1 is the same for a signal [batch, n, 1 or 2].
-    const auto rank = rank_of_data(n, graph);
-    if (!rank) return false;
-    n.set("axis", *rank - 2);
-    return true;
-  }
-  const Tensor* axis = graph.constant_of(n.inputs[2]);
-  if (axis == nullptr || axis->elements() != 1) return false;
-  n.set("axis", axis->to_ints()[0]);
-  n.set_input(2, "");
-  return true;
-}
-
 bool scatter_18(ProtoNode& n, GraphExporter&) {
   const std::string reduction = n.get_or<std::string>("reduction", "none");
   return reduction != "min" && reduction != "max";
 }
 
-constexpr auto kDropAllowZero = [](ProtoNode& n, GraphExporter&) {
-  return drop_if(n, "allowzero", 0);
-};
-constexpr auto kDropLayout = [](ProtoNode& n, GraphExporter&) { return drop_if(n, "layout", 0); };
-constexpr auto kDropReduction = [](ProtoNode& n, GraphExporter&) {
+template <size_t input>
+bool without_input(ProtoNode& n, GraphExporter&) {
+  return !n.has_input(input);
+}
+
+bool attention_25(ProtoNode& n, GraphExporter&) {
+  return drop_if(n, "left_window_size", -1) && drop_if(n, "right_window_size", -1);
+}
+
+bool space_to_depth_28(ProtoNode& n, GraphExporter&) {
+  return drop_if(n, "mode", "DCR");
+}
+
+bool average_pool_19(ProtoNode& n, GraphExporter&) {
+  return drop_if_all(n, "dilations", 1);
+}
+
+bool lp_pool_18(ProtoNode& n, GraphExporter&) {
+  return drop_if_all(n, "dilations", 1) && drop_if(n, "ceil_mode", 0);
+}
+
+bool scatter_16(ProtoNode& n, GraphExporter&) {
   return drop_if(n, "reduction", "none");
-};
+}
+
+bool shape_15(ProtoNode& n, GraphExporter&) {
+  return !n.has("end") && drop_if(n, "start", 0);
+}
+
+bool batch_norm_14(ProtoNode& n, GraphExporter&) {
+  return drop_if(n, "training_mode", 0);
+}
+
+bool reshape_14(ProtoNode& n, GraphExporter&) {
+  return drop_if(n, "allowzero", 0);
+}
 
 constexpr std::array kRows = {
-    DowngradeRow{"SpaceToDepth", 28,
-                 [](ProtoNode& n, GraphExporter&) { return drop_if(n, "mode", "DCR"); }},
-    DowngradeRow{"Cast", 24, cast_24},
-    DowngradeRow{"CastLike", 24, cast_24},
-    DowngradeRow{"QuantizeLinear", 23, quantize_23},
-    DowngradeRow{"DequantizeLinear", 23, dequantize_23},
-    DowngradeRow{"QuantizeLinear", 21, quantize_21},
-    DowngradeRow{"DequantizeLinear", 21, dequantize_21},
-    DowngradeRow{"GridSample", 20, grid_sample_20},
-    DowngradeRow{"DFT", 20, dft_20},
-    DowngradeRow{"AveragePool", 19,
-                 [](ProtoNode& n, GraphExporter&) { return drop_if_all(n, "dilations", 1); }},
-    DowngradeRow{"Cast", 19, cast_19},
-    DowngradeRow{"CastLike", 19, cast_19},
-    DowngradeRow{"QuantizeLinear", 19, quantize_19},
-    DowngradeRow{"Pad", 19, pad_19},
-    DowngradeRow{"Resize", 19, resize_19},
-    DowngradeRow{"LpPool", 18,
-                 [](ProtoNode& n, GraphExporter&) {
-                   return drop_if_all(n, "dilations", 1) && drop_if(n, "ceil_mode", 0);
-                 }},
-    DowngradeRow{"Pad", 18, pad_18},
-    DowngradeRow{"Resize", 18, resize_18},
-    DowngradeRow{"Split", 18, split_18},
-    DowngradeRow{"ReduceL1", 18, reduce_18},
-    DowngradeRow{"ReduceL2", 18, reduce_18},
-    DowngradeRow{"ReduceLogSum", 18, reduce_18},
-    DowngradeRow{"ReduceLogSumExp", 18, reduce_18},
-    DowngradeRow{"ReduceMax", 18, reduce_18},
-    DowngradeRow{"ReduceMean", 18, reduce_18},
-    DowngradeRow{"ReduceMin", 18, reduce_18},
-    DowngradeRow{"ReduceProd", 18, reduce_18},
-    DowngradeRow{"ReduceSumSquare", 18, reduce_18},
-    DowngradeRow{"ScatterElements", 18, scatter_18},
-    DowngradeRow{"ScatterND", 18, scatter_18},
-    DowngradeRow{"RoiAlign", 16,
-                 [](ProtoNode& n, GraphExporter&) {
-                   if (!n.has("coordinate_transformation_mode")) return false;
-                   return drop_if(n, "coordinate_transformation_mode", "output_half_pixel");
-                 }},
-    DowngradeRow{"ScatterElements", 16, kDropReduction},
-    DowngradeRow{"ScatterND", 16, kDropReduction},
-    DowngradeRow{
-        "Shape", 15,
-        [](ProtoNode& n, GraphExporter&) { return !n.has("end") && drop_if(n, "start", 0); }},
-    DowngradeRow{"BatchNormalization", 14,
-                 [](ProtoNode& n, GraphExporter&) { return drop_if(n, "training_mode", 0); }},
-    DowngradeRow{"Reshape", 14, kDropAllowZero},
-    DowngradeRow{"GRU", 14, kDropLayout},
-    DowngradeRow{"LSTM", 14, kDropLayout},
-    DowngradeRow{"RNN", 14, kDropLayout},
+    DowngradeRow{"SpaceToDepth", 28, "'mode'", space_to_depth_28},
+    DowngradeRow{"Attention", 25, "a window", attention_25},
+    DowngradeRow{"Attention", 24, "input 'nonpad_kv_seqlen'", without_input<6>},
+    DowngradeRow{"Cast", 24, "'round_mode'", cast_24},
+    DowngradeRow{"CastLike", 24, "'round_mode'", cast_24},
+    DowngradeRow{"QuantizeLinear", 23, "'precision'", quantize_23},
+    DowngradeRow{"DequantizeLinear", 23, "'output_dtype'", dequantize_23},
+    DowngradeRow{"QuantizeLinear", 21, "'block_size' or 'output_dtype'", quantize_21},
+    DowngradeRow{"DequantizeLinear", 21, "'block_size'", dequantize_21},
+    DowngradeRow{"AveragePool", 19, "'dilations'", average_pool_19},
+    DowngradeRow{"Cast", 19, "'saturate'", cast_19},
+    DowngradeRow{"CastLike", 19, "'saturate'", cast_19},
+    DowngradeRow{"QuantizeLinear", 19, "'saturate'", quantize_19},
+    DowngradeRow{"Pad", 19, "'mode' wrap", pad_19},
+    DowngradeRow{"Resize", 19, "half_pixel_symmetric", resize_19},
+    DowngradeRow{"LpPool", 18, "'dilations' or 'ceil_mode'", lp_pool_18},
+    DowngradeRow{"Pad", 18, "input 'axes'", pad_18},
+    DowngradeRow{"Resize", 18, "'antialias', 'axes' or 'keep_aspect_ratio_policy'", resize_18},
+    DowngradeRow{"Split", 18, "'num_outputs'", split_18},
+    DowngradeRow{"ReduceL1", 18, "input 'axes'", reduce_18},
+    DowngradeRow{"ReduceL2", 18, "input 'axes'", reduce_18},
+    DowngradeRow{"ReduceLogSum", 18, "input 'axes'", reduce_18},
+    DowngradeRow{"ReduceLogSumExp", 18, "input 'axes'", reduce_18},
+    DowngradeRow{"ReduceMax", 18, "input 'axes'", reduce_18},
+    DowngradeRow{"ReduceMean", 18, "input 'axes'", reduce_18},
+    DowngradeRow{"ReduceMin", 18, "input 'axes'", reduce_18},
+    DowngradeRow{"ReduceProd", 18, "input 'axes'", reduce_18},
+    DowngradeRow{"ReduceSumSquare", 18, "input 'axes'", reduce_18},
+    DowngradeRow{"ScatterElements", 18, "'reduction'", scatter_18},
+    DowngradeRow{"ScatterND", 18, "'reduction'", scatter_18},
+    DowngradeRow{"ScatterElements", 16, "'reduction'", scatter_16},
+    DowngradeRow{"ScatterND", 16, "'reduction'", scatter_16},
+    DowngradeRow{"Shape", 15, "'start' or 'end'", shape_15},
+    DowngradeRow{"BatchNormalization", 14, "'training_mode'", batch_norm_14},
+    DowngradeRow{"Reshape", 14, "'allowzero'", reshape_14},
 };
+
+constexpr bool rows_are_in_order() {
+  for (size_t i = 1; i < kRows.size(); ++i) {
+    if (kRows[i - 1].below < kRows[i].below) return false;
+  }
+  return true;
+}
+static_assert(rows_are_in_order());
 
 }  // namespace
 
@@ -307,10 +305,14 @@ void downgrade_node(ProtoNode& node, int64_t opset, GraphExporter& graph) {
 int64_t needed_opset(const ProtoNode& node, GraphExporter& graph, std::string* why) {
   if (!node.domain.empty()) return kLowestWrittenOpset;
   const auto because = [&](const char* what) {
-    if (why != nullptr) *why = fmt::format("{}: {}", node.describe(), what);
+    if (why != nullptr) *why = fmt::format("{} ({})", node.describe(), what);
   };
   const OpInfo* info = find_op("", node.op);
-  int64_t needed = std::max<int64_t>(kLowestWrittenOpset, info == nullptr ? 0 : info->since);
+  if (info == nullptr) {
+    throw Error(ErrorCode::unsupported,
+                node.describe() + ": narrow does not know this operator, nor its opset");
+  }
+  int64_t needed = std::max<int64_t>(kLowestWrittenOpset, info->since);
   because("the operator");
   const int64_t types = opset_of_types(node, graph);
   if (types > needed) {
@@ -322,7 +324,7 @@ int64_t needed_opset(const ProtoNode& node, GraphExporter& graph, std::string* w
     if (row.below <= needed) break;
     if (node.op != row.op || row.edit(trial, graph)) continue;
     needed = row.below;
-    because("its attributes and inputs");
+    because(row.what);
     break;
   }
   return needed;

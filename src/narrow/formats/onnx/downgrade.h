@@ -17,7 +17,8 @@ inline constexpr int64_t kLowestWrittenOpset = 13;
 
 struct DowngradeRow {
   const char* op;
-  int below;  // applies to files of the opsets below this one
+  int below;         // applies to files of the opsets below this one
+  const char* what;  // what asks for the newer opset where the edit fails
   /// Rewrites the node; false if older opsets cannot express it. Called on copies to find out.
   bool (*edit)(ProtoNode&, GraphExporter&);
 };

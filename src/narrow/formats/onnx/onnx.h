@@ -30,8 +30,9 @@ Graph read_onnx_bytes(std::shared_ptr<const void> owner, std::span<const std::by
 
 struct OnnxWriteOptions {
   int opset = 0;  // 0: the lowest that expresses the graph, at least 13
-  /// Tensors of at least this many bytes go to FILE.data beside the model; 0: only when the model
-  /// would pass 2 GB.
+  /// Tensors of at least this many bytes go to FILE.data beside the model (vectors below 1 KiB
+  /// never do: other readers want shapes and axes in the model); 0: only when the model would pass
+  /// 2 GB.
   uint64_t external_threshold = 0;
 };
 

@@ -4,6 +4,7 @@
 #include "narrow/core/error.h"
 #include "narrow/core/file.h"
 #include "narrow/formats/onnx/builder.h"
+#include "narrow/formats/onnx/functions.h"
 #include "narrow/formats/onnx/onnx.h"
 #include "narrow/formats/onnx/proto.h"
 #include "narrow/formats/onnx/tensor_proto.h"
@@ -54,6 +55,12 @@ Graph read(std::string_view bytes, Source& source, const OnnxReadOptions& option
   ProtoModel model = onnx::parse_model(bytes, source);
   check_opset(model.opsets);
   stamp_opsets(model.graph.nodes, model.opsets);
+  for (onnx::ProtoFunction& f : model.functions) {
+    f.opsets.insert(model.opsets.begin(), model.opsets.end());  // where it imports none itself
+    check_opset(f.opsets);
+    stamp_opsets(f.nodes, f.opsets);
+  }
+  onnx::inline_functions(model);
   Graph graph = onnx::GraphBuilder(std::move(model.graph), options).build();
   if (graph.doc.empty()) graph.doc = model.doc;
   graph.metadata = std::move(model.metadata);

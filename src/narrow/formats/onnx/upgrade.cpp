@@ -18,10 +18,6 @@ using Ints = std::vector<int64_t>;
               "export the model again with a newer opset");
 }
 
-std::string result_name(const ProtoNode& n) {
-  return n.outputs.empty() ? n.op : n.outputs[0];
-}
-
 /// Attribute `key` of integers becomes input `index`.
 void ints_to_input(ProtoNode& n, GraphBuilder& b, const char* key, size_t index) {
   const auto values = n.get<Ints>(key);
@@ -95,12 +91,6 @@ void split_13(ProtoNode& n, GraphBuilder& b) {
 
 void split_18(ProtoNode& n, GraphBuilder&) {
   if (!n.has_input(1)) n.set("num_outputs", static_cast<int64_t>(n.outputs.size()));
-}
-
-void dft_20(ProtoNode& n, GraphBuilder& b) {
-  const int64_t axis = n.get_or<int64_t>("axis", 1);
-  n.erase("axis");
-  n.set_input(2, b.constant(result_name(n) + "_axis", Tensor::scalar(axis)));
 }
 
 // --- resizing ------------------------------------------------------------------------------------
@@ -271,7 +261,6 @@ constexpr std::array kRows = {
     UpgradeRow{"ReduceProd", 18, axes_to_input},
     UpgradeRow{"ReduceSumSquare", 18, axes_to_input},
     UpgradeRow{"Split", 18, split_18},
-    UpgradeRow{"DFT", 20, dft_20},
     UpgradeRow{"GridSample", 20, grid_sample_20},
     UpgradeRow{"GroupNormalization", 21, group_norm_21},
     UpgradeRow{"Resize", kAlways, resize_inputs},

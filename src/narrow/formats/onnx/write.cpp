@@ -39,6 +39,8 @@ class DataLayout {
   std::optional<ExternalPlace> place(const Tensor& tensor) {
     const uint64_t bytes = tensor.bytes();
     if (bytes == 0 || bytes < threshold_) return std::nullopt;
+    // Shapes, axes and scales: other readers look for these in the model itself.
+    if (tensor.rank() <= 1 && bytes < kSmallTensorBytes) return std::nullopt;
     const auto key = std::make_pair(tensor.raw(), bytes);
     const auto known = offsets_.find(key);
     if (known != offsets_.end()) return ExternalPlace{location_, known->second};
@@ -90,10 +92,10 @@ int64_t choose_opset(const Graph& graph, int64_t wanted) {
   std::string reason;
   const int64_t lowest = onnx::GraphExporter(graph).lowest_opset(&reason);
   if (wanted != 0 && wanted < lowest) {
-    throw Error(
-        ErrorCode::unsupported,
-        fmt::format("the model cannot be written at opset {}: {} needs {}", wanted, reason, lowest),
-        fmt::format("write opset {} or newer", lowest));
+    throw Error(ErrorCode::unsupported,
+                fmt::format("the model cannot be written at opset {}: {} needs opset {}", wanted,
+                            reason, lowest),
+                fmt::format("write opset {} or newer", lowest));
   }
   return wanted != 0 ? wanted : lowest;
 }
