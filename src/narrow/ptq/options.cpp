@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "narrow/ptq/options.h"
 
-#include <array>
-
-#include "narrow/core/error.h"
+#include <fmt/format.h>
 
 namespace narrow {
 namespace {
@@ -60,8 +58,7 @@ std::optional<BiasCorrection> bias_correction_from_string(std::string_view name)
 }
 
 std::string NumberType::text() const {
-  if (floating) return "float" + std::to_string(bits);
-  return (is_signed ? "int" : "uint") + std::to_string(bits);
+  return fmt::format("{}{}", floating ? "float" : (is_signed ? "int" : "uint"), bits);
 }
 
 std::optional<NumberType> number_type_from_string(std::string_view name) {

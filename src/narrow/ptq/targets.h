@@ -26,6 +26,10 @@ struct TargetProfile {
   BiasForm bias;
   /// Quantize the outputs of layers also where only float operators or the caller read them.
   bool quantize_outputs;
+  /// Everything that can be integer is, also before the first layer.
+  bool integer_throughout;
+  /// Concat copies codes: its inputs and its output share one grid.
+  bool equal_concat;
   int max_opset;
   const char* operators;  // quantized operators it has, comma separated; "" means all of ours
 };

@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "narrow/ptq/plan.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+#include "narrow/core/error.h"
+#include "narrow/ptq/dynamic/dynamic.h"
+#include "narrow/ptq/rtn/rtn.h"
+#include "narrow/quant/error_measures.h"
+#include "narrow/quant/overflow.h"
+
+namespace narrow {
+namespace {
+
+const Tensor& constant_of(const Graph& graph, const std::string& name) {
+  const auto id = graph.find_value(name);
+  const Tensor* tensor = id ? graph.constant(*id) : nullptr;
+  if (tensor == nullptr) {
+    throw Error(ErrorCode::internal, fmt::format("no initializer '{}' to quantize", name));
+  }
+  return *tensor;
+}
+
+QuantParams grid_of(const Range& range, const Scheme& scheme) {
+  return params_from_ranges(std::array{range.rmin}, std::array{range.rmax}, {}, scheme);
+}
+
+std::vector<int32_t> int32_values(const Tensor& tensor) {
+  std::vector<int32_t> out;
+  if (!tensor.defined()) return out;
+  for (const int64_t v : tensor.to_ints()) out.push_back(static_cast<int32_t>(v));
+  return out;
+}
+
+class Planner {
+ public:
+  Planner(const Graph& graph, const Assignment& assignment,
+          const std::map<std::string, Range>& ranges)
+      : graph_(graph), assignment_(assignment), ranges_(ranges) {}
+
+  QuantizationPlan run() {
+    for (const auto& [name, activation] : assignment_.activations) {
+      const auto range = ranges_.find(name);
+      if (range == ranges_.end()) {
+        throw Error(ErrorCode::internal, fmt::format("no range for value '{}'", name));
+      }
+      out_.qdq.activations[name] = grid_of(range->second, activation.scheme);
+    }
+    for (const auto& [name, scheme] : assignment_.constants) {
+      const Tensor& constant = constant_of(graph_, name);
+      located("constant", name, [&] {
+        QuantizedTensor q;
+        q.params = minmax_params(constant, scheme);
+        q.codes = quantize(constant, q.params);
+        out_.qdq.weights[name] = std::move(q);
+      });
+    }
+    for (const AssignedLayer& layer : assignment_.layers) {
+      located("node", layer.node, [&] { add_layer(layer); });
+    }
+    note_widened();
+    return std::move(out_);
+  }
+
+ private:
+  template <class F>
+  static void located(const char* what, const std::string& name, F&& act) {
+    try {
+      act();
+    } catch (Error& e) {
+      e.add_context(fmt::format("{} '{}'", what, name));
+      throw;
+    }
+  }
+
+  void add_layer(const AssignedLayer& layer) {
+    LayerOutcome outcome;
+    outcome.node = layer.node;
+    if (layer.weight_scheme) {
+      const Tensor& w = constant_of(graph_, layer.weights);
+      QuantizedTensor weights;
+      try {
+        weights = round_weights(w, *layer.weight_scheme);
+      } catch (Error& e) {
+        e.add_context(fmt::format("weights '{}'", layer.weights));
+        throw;
+      }
+      QuantizedTensor bias;
+      if (layer.integer_bias) {
+        BiasResult rounded =
+            round_bias(constant_of(graph_, layer.bias), input_scale(layer), w, weights);
+        outcome.widened = std::move(rounded.widened);
+        bias = std::move(rounded.bias);
+      }
+      prove(layer, weights, bias);
+      outcome.weight_sqnr_db =
+          measure_error(w, dequantize(weights.codes, weights.params)).sqnr_db();
+      out_.qdq.weights[layer.weights] = std::move(weights);
+      if (bias.codes.defined()) out_.qdq.biases[layer.bias] = std::move(bias);
+    }
+    out_.layers.push_back(std::move(outcome));
+  }
+
+  const QuantParams& input_grid(const AssignedLayer& layer) const {
+    return out_.qdq.activations.at(layer.input);
+  }
+  float input_scale(const AssignedLayer& layer) const {
+    return input_grid(layer).scale.to_floats()[0];
+  }
+
+  void prove(const AssignedLayer& layer, const QuantizedTensor& weights,
+             const QuantizedTensor& bias) const {
+    const bool grouped = layer.weight_scheme->granularity == Granularity::per_group;
+    if (!layer.quantized_input || grouped) return;
+    CodeRange codes{0, 255, 0};  // dynamic: any zero_point of uint8; the worst is at either end
+    if (assignment_.mode == Mode::static_) {
+      const QuantParams& grid = input_grid(layer);
+      if (grid.scheme.bits > 8) return;  // runs in float
+      const auto zero_points = int32_values(grid.zero_point);
+      codes = {grid.scheme.qmin(), grid.scheme.qmax(), zero_points.empty() ? 0 : zero_points[0]};
+    }
+    const auto zero_points = int32_values(weights.params.zero_point);
+    const OverflowProof proof = prove_accumulators(weights.codes, zero_points, codes,
+                                                   int32_values(bias.codes), layer.channel_axis);
+    if (proof.fits_int32()) return;
+    throw Error(ErrorCode::numeric_failure,
+                fmt::format("its accumulators reach {} to {}: int32 could overflow (channel {})",
+                            proof.min, proof.max, proof.worst_row),
+                "use fewer bits for this layer, or keep it float");
+  }
+
+  void note_widened() {
+    for (const LayerOutcome& layer : out_.layers) {
+      if (layer.widened.empty()) continue;
+      out_.notes.push_back(
+          fmt::format("{}: weight scales of {} channels enlarged so that their bias fits int32",
+                      layer.node, layer.widened.size()));
+    }
+  }
+
+  const Graph& graph_;
+  const Assignment& assignment_;
+  const std::map<std::string, Range>& ranges_;
+  QuantizationPlan out_;
+};
+
+/// Weights in half precision: the initializer as float16 behind a Cast.
+void store_half(Graph& graph, const std::string& name) {
+  const ValueId w = *graph.find_value(name);
+  const Tensor tensor = *graph.constant(w);
+  const Tensor half = Tensor::from_floats(tensor.to_floats(), DType::float16, tensor.dims());
+  const std::vector<Use> users = graph.value(w).uses;
+  const ValueId stored = graph.add_initializer(graph.unique_name(name + "_float16"), half);
+  constexpr int64_t kFloat = 1;  // TensorProto.FLOAT
+  const NodeId cast =
+      graph.add_node("Cast", {stored}, {graph.unique_name(name + "_float32")}, {{"to", kFloat}});
+  const ValueId y = graph.node(cast).outputs[0];
+  graph.mutable_value(y).dtype = DType::float32;
+  graph.mutable_value(y).shape = symbolic(tensor.dims());
+  for (const Use& use : users) graph.set_input(use.node, static_cast<size_t>(use.index), y);
+}
+
+}  // namespace
+
+std::map<std::string, Range> activation_ranges(const Assignment& assignment,
+                                               const Statistics& statistics,
+                                               const ObserverOptions& observer) {
+  std::map<std::string, Range> ranges;
+  for (const auto& [name, activation] : assignment.activations) {
+    const auto& sources = activation.sources;
+    const bool overridden = std::any_of(sources.begin(), sources.end(), [&](const auto& source) {
+      return statistics.overrides.count(source) > 0;
+    });
+    Range range;
+    if (overridden || sources.size() == 1) {
+      for (const std::string& source : sources) {
+        const Range r = statistics.range_of(source, observer, activation.scheme);
+        range.rmin = std::min(range.rmin, r.rmin);
+        range.rmax = std::max(range.rmax, r.rmax);
+      }
+    } else {
+      Statistic pooled(detail_for(observer.kind));
+      for (const std::string& source : sources) {
+        const auto found = statistics.values.find(source);
+        if (found == statistics.values.end()) {
+          throw Error(ErrorCode::not_found, fmt::format("no statistics of value '{}'", source),
+                      "calibrate this model again");
+        }
+        pooled.merge(found->second);
+      }
+      range = estimate_range(pooled, observer, activation.scheme);
+    }
+    ranges[name] = range;
+  }
+  return ranges;
+}
+
+QuantizationPlan make_plan(const Graph& graph, const Assignment& assignment,
+                           const std::map<std::string, Range>& ranges) {
+  return Planner(graph, assignment, ranges).run();
+}
+
+void apply_plan(Graph& graph, const Assignment& assignment, const QuantizationPlan& plan) {
+  for (const AssignedLayer& layer : assignment.layers) {
+    if (layer.half_weights) store_half(graph, layer.weights);
+  }
+  if (assignment.mode == Mode::dynamic) {
+    write_dynamic(graph, assignment, plan.qdq);
+  } else {
+    insert_qdq(graph, plan.qdq);
+  }
+  graph.sort();
+  graph.remove_dead();
+}
+
+}  // namespace narrow
