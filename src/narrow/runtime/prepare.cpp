@@ -109,6 +109,8 @@ LoweringReport prepare(Graph& graph, const SessionOptions& options) {
       throw Error(ErrorCode::not_found, fmt::format("no value '{}' to observe", name));
     }
   }
+  graph.sort();
+  infer_shapes(graph);
   verify(graph);
   return prepare_graph(graph, options);
 }

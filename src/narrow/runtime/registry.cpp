@@ -5,18 +5,14 @@
 #include <string_view>
 
 #include "narrow/runtime/op_impl.h"
+#include "narrow/runtime/ops/float_ops.h"
+#include "narrow/runtime/ops/integer/integer_ops.h"
 
 namespace narrow {
 
-__attribute__((weak)) std::span<const OpImpl> integer_op_impls();
-__attribute__((weak)) std::span<const OpImpl> float_op_impls();
-
 std::vector<const OpImpl*> implementations(std::string_view domain, std::string_view op) {
-  std::array<std::span<const OpImpl>, 2> tables;
-  if (integer_op_impls) tables[0] = integer_op_impls();
-  if (float_op_impls) tables[1] = float_op_impls();
   std::vector<const OpImpl*> rows;
-  for (const std::span<const OpImpl> table : tables) {
+  for (const std::span<const OpImpl> table : {integer_op_impls(), float_op_impls()}) {
     for (const OpImpl& row : table) {
       if (domain == row.domain && op == row.op) rows.push_back(&row);
     }
