@@ -117,9 +117,9 @@ struct BinaryArgs {
   float hi;
   int32_t zero_point;
 };
-/// step_b: 1, or 0 where one b serves all.
-using BinaryFn = void (*)(uint8_t* dst, const uint8_t* a, const uint8_t* b, int64_t step_b,
-                          int64_t count, const BinaryArgs& args) noexcept;
+/// steps: 1, or 0 where one a (b) serves all.
+using BinaryFn = void (*)(uint8_t* dst, const uint8_t* a, int64_t step_a, const uint8_t* b,
+                          int64_t step_b, int64_t count, const BinaryArgs& args) noexcept;
 
 /// dst[i] = table[src[i]].
 using LookupFn = void (*)(uint8_t* dst, const uint8_t* src, int64_t count,

@@ -48,10 +48,10 @@ void dequantize(float* dst, const uint8_t* src, int64_t count,
   }
 }
 
-void binary(uint8_t* dst, const uint8_t* a, const uint8_t* b, int64_t step_b, int64_t count,
-            const BinaryArgs& args) noexcept {
+void binary(uint8_t* dst, const uint8_t* a, int64_t step_a, const uint8_t* b, int64_t step_b,
+            int64_t count, const BinaryArgs& args) noexcept {
   for (int64_t i = 0; i < count; ++i) {
-    const int32_t x = (a[i] ^ args.flip_a) - args.zero_a;
+    const int32_t x = (a[i * step_a] ^ args.flip_a) - args.zero_a;
     const int32_t y = (b[i * step_b] ^ args.flip_b) - args.zero_b;
     dst[i] = code(real(args, x, y), args.lo, args.hi, args.zero_point);
   }

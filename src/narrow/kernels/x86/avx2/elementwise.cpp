@@ -69,8 +69,8 @@ struct Rounding {
 };
 
 template <Binary Op>
-void run_binary(uint8_t* dst, const uint8_t* a, const uint8_t* b, int64_t step_b, int64_t count,
-                const BinaryArgs& args) noexcept {
+void run_binary(uint8_t* dst, const uint8_t* a, int64_t step_a, const uint8_t* b, int64_t step_b,
+                int64_t count, const BinaryArgs& args) noexcept {
   const Rounding rounding(args);
   const __m128i flip_a = _mm_set1_epi8(static_cast<char>(args.flip_a));
   const __m128i flip_b = _mm_set1_epi8(static_cast<char>(args.flip_b));
@@ -78,11 +78,13 @@ void run_binary(uint8_t* dst, const uint8_t* a, const uint8_t* b, int64_t step_b
   const __m256i zero_b = _mm256_set1_epi32(args.zero_b);
   const __m256 scale_a = _mm256_set1_ps(args.scale_a);
   const __m256 scale_b = _mm256_set1_ps(args.scale_b);
+  __m256i x = _mm256_setzero_si256();
   __m256i y = _mm256_setzero_si256();
+  if (step_a == 0 && count > 0) x = _mm256_set1_epi32((a[0] ^ args.flip_a) - args.zero_a);
   if (step_b == 0 && count > 0) y = _mm256_set1_epi32((b[0] ^ args.flip_b) - args.zero_b);
   for (int64_t i = 0; i < count; i += 8) {
     const int64_t left = count - i;
-    const __m256i x = _mm256_sub_epi32(load_codes(a + i, left, flip_a), zero_a);
+    if (step_a != 0) x = _mm256_sub_epi32(load_codes(a + i, left, flip_a), zero_a);
     if (step_b != 0) y = _mm256_sub_epi32(load_codes(b + i, left, flip_b), zero_b);
     __m256 t;
     if constexpr (Op == Binary::mul) {
@@ -140,17 +142,17 @@ void dequantize(float* dst, const uint8_t* src, int64_t count,
   }
 }
 
-void binary(uint8_t* dst, const uint8_t* a, const uint8_t* b, int64_t step_b, int64_t count,
-            const BinaryArgs& args) noexcept {
+void binary(uint8_t* dst, const uint8_t* a, int64_t step_a, const uint8_t* b, int64_t step_b,
+            int64_t count, const BinaryArgs& args) noexcept {
   switch (args.op) {
     case Binary::add:
-      return run_binary<Binary::add>(dst, a, b, step_b, count, args);
+      return run_binary<Binary::add>(dst, a, step_a, b, step_b, count, args);
     case Binary::sub:
-      return run_binary<Binary::sub>(dst, a, b, step_b, count, args);
+      return run_binary<Binary::sub>(dst, a, step_a, b, step_b, count, args);
     case Binary::mul:
-      return run_binary<Binary::mul>(dst, a, b, step_b, count, args);
+      return run_binary<Binary::mul>(dst, a, step_a, b, step_b, count, args);
     case Binary::div:
-      return run_binary<Binary::div>(dst, a, b, step_b, count, args);
+      return run_binary<Binary::div>(dst, a, step_a, b, step_b, count, args);
   }
 }
 

@@ -49,8 +49,8 @@ struct Rounding {
 };
 
 template <Binary Op>
-void run_binary(uint8_t* dst, const uint8_t* a, const uint8_t* b, int64_t step_b, int64_t count,
-                const BinaryArgs& args) noexcept {
+void run_binary(uint8_t* dst, const uint8_t* a, int64_t step_a, const uint8_t* b, int64_t step_b,
+                int64_t count, const BinaryArgs& args) noexcept {
   const Rounding rounding(args);
   const __m128i flip_a = _mm_set1_epi8(static_cast<char>(args.flip_a));
   const __m128i flip_b = _mm_set1_epi8(static_cast<char>(args.flip_b));
@@ -58,11 +58,13 @@ void run_binary(uint8_t* dst, const uint8_t* a, const uint8_t* b, int64_t step_b
   const __m512i zero_b = _mm512_set1_epi32(args.zero_b);
   const __m512 scale_a = _mm512_set1_ps(args.scale_a);
   const __m512 scale_b = _mm512_set1_ps(args.scale_b);
+  __m512i x = _mm512_setzero_si512();
   __m512i y = _mm512_setzero_si512();
+  if (step_a == 0 && count > 0) x = _mm512_set1_epi32((a[0] ^ args.flip_a) - args.zero_a);
   if (step_b == 0 && count > 0) y = _mm512_set1_epi32((b[0] ^ args.flip_b) - args.zero_b);
   for (int64_t i = 0; i < count; i += 16) {
     const __mmask16 k = mask16(count - i);
-    const __m512i x = _mm512_sub_epi32(load_codes(a + i, k, flip_a), zero_a);
+    if (step_a != 0) x = _mm512_sub_epi32(load_codes(a + i, k, flip_a), zero_a);
     if (step_b != 0) y = _mm512_sub_epi32(load_codes(b + i, k, flip_b), zero_b);
     __m512 t;
     if constexpr (Op == Binary::mul) {
@@ -112,17 +114,17 @@ void dequantize(float* dst, const uint8_t* src, int64_t count,
   }
 }
 
-void binary(uint8_t* dst, const uint8_t* a, const uint8_t* b, int64_t step_b, int64_t count,
-            const BinaryArgs& args) noexcept {
+void binary(uint8_t* dst, const uint8_t* a, int64_t step_a, const uint8_t* b, int64_t step_b,
+            int64_t count, const BinaryArgs& args) noexcept {
   switch (args.op) {
     case Binary::add:
-      return run_binary<Binary::add>(dst, a, b, step_b, count, args);
+      return run_binary<Binary::add>(dst, a, step_a, b, step_b, count, args);
     case Binary::sub:
-      return run_binary<Binary::sub>(dst, a, b, step_b, count, args);
+      return run_binary<Binary::sub>(dst, a, step_a, b, step_b, count, args);
     case Binary::mul:
-      return run_binary<Binary::mul>(dst, a, b, step_b, count, args);
+      return run_binary<Binary::mul>(dst, a, step_a, b, step_b, count, args);
     case Binary::div:
-      return run_binary<Binary::div>(dst, a, b, step_b, count, args);
+      return run_binary<Binary::div>(dst, a, step_a, b, step_b, count, args);
   }
 }
 

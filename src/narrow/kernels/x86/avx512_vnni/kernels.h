@@ -13,8 +13,8 @@ void depthwise(const DepthwiseArgs& args) noexcept;
 void xor_copy(uint8_t* dst, const uint8_t* src, int64_t count, uint8_t mask) noexcept;
 void quantize(uint8_t* dst, const float* src, int64_t count, const QuantizeArgs& args) noexcept;
 void dequantize(float* dst, const uint8_t* src, int64_t count, const DequantizeArgs& args) noexcept;
-void binary(uint8_t* dst, const uint8_t* a, const uint8_t* b, int64_t step_b, int64_t count,
-            const BinaryArgs& args) noexcept;
+void binary(uint8_t* dst, const uint8_t* a, int64_t step_a, const uint8_t* b, int64_t step_b,
+            int64_t count, const BinaryArgs& args) noexcept;
 void lookup(uint8_t* dst, const uint8_t* src, int64_t count, const uint8_t* table) noexcept;
 void max_pool(const WindowArgs& args) noexcept;
 void average_pool(const WindowArgs& args, const AverageArgs& average) noexcept;

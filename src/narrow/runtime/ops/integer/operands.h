@@ -98,5 +98,7 @@ std::span<const OpImpl> conv_rows();
 std::span<const OpImpl> gemm_rows();
 std::span<const OpImpl> quantize_rows();
 std::span<const OpImpl> pool_rows();
+std::span<const OpImpl> binary_rows();
+std::span<const OpImpl> lookup_rows();
 
 }  // namespace narrow::integer
