@@ -22,6 +22,16 @@ T attribute_or(const Node& node, std::string_view name, T fallback) {
       fmt::format("node '{}' ({}): attribute '{}' has the wrong type", node.name, node.op, name));
 }
 
+/// `base`, or base_1, base_2, ... whichever is not in `taken`.
+template <class Names>
+std::string with_free_suffix(const std::string& base, const Names& taken,
+                             std::map<std::string, int, std::less<>>& suffixes) {
+  if (taken.count(base) == 0) return base;
+  int& suffix = suffixes.try_emplace(base, 1).first->second;
+  while (taken.count(fmt::format("{}_{}", base, suffix)) > 0) ++suffix;
+  return fmt::format("{}_{}", base, suffix);
+}
+
 }  // namespace
 
 std::string to_string(const SymbolicShape& shape) {
@@ -91,6 +101,8 @@ Graph& Graph::operator=(const Graph& other) {
   outputs_ = other.outputs_;
   value_names_ = other.value_names_;
   node_names_ = other.node_names_;
+  value_suffixes_ = other.value_suffixes_;
+  node_suffixes_ = other.node_suffixes_;
   for (Node& n : nodes_) {
     for (auto& [key, attribute] : n.attributes) {
       if (auto* sub = std::get_if<std::shared_ptr<Graph>>(&attribute); sub && *sub) {
@@ -226,11 +238,7 @@ NodeId Graph::add_node_onto(std::string op, std::vector<ValueId> inputs,
         std::find_if(outputs.begin(), outputs.end(), [](ValueId v) { return v >= 0; });
     node_name = op + (first == outputs.end() ? "" : "_" + value(*first).name);
   }
-  if (node_names_.count(node_name) > 0) {
-    int suffix = 1;
-    while (node_names_.count(fmt::format("{}_{}", node_name, suffix)) > 0) ++suffix;
-    node_name = fmt::format("{}_{}", node_name, suffix);
-  }
+  node_name = with_free_suffix(node_name, node_names_, node_suffixes_);
   n.name = std::move(node_name);
   n.domain = std::move(domain);
   n.op = std::move(op);
@@ -355,10 +363,7 @@ const Tensor* Graph::constant(ValueId id) const {
 
 std::string Graph::unique_name(std::string_view wanted) const {
   std::string base(wanted.empty() ? "value" : wanted);
-  if (value_names_.count(base) == 0) return base;
-  int suffix = 1;
-  while (value_names_.count(fmt::format("{}_{}", base, suffix)) > 0) ++suffix;
-  return fmt::format("{}_{}", base, suffix);
+  return with_free_suffix(base, value_names_, value_suffixes_);
 }
 
 void Graph::drop_use(ValueId id, NodeId user, int index) {

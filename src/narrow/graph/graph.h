@@ -204,6 +204,10 @@ class Graph {
   std::vector<ValueId> outputs_;
   std::map<std::string, ValueId, std::less<>> value_names_;
   std::map<std::string, NodeId, std::less<>> node_names_;
+  /// Where the search for a free suffix goes on, so that a thousand equal names are no million
+  /// tries.
+  mutable std::map<std::string, int, std::less<>> value_suffixes_;
+  std::map<std::string, int, std::less<>> node_suffixes_;
 };
 
 }  // namespace narrow
