@@ -30,16 +30,19 @@ bool is_float_activation(const Value& value) {
   return value.alive && !value.is_constant() && value.dtype == DType::float32;
 }
 
-std::vector<Pair> matching_values(const Graph& a, const Graph& b, CompareOptions::Layers layers) {
+std::vector<Pair> matching_values(const Graph& a, const Graph& b, const CompareOptions& options) {
   std::vector<Pair> pairs;
-  if (layers == CompareOptions::Layers::none) return pairs;
   const auto consider = [&](ValueId id, const Node* producer) {
     const Value& value = a.value(id);
     if (!is_float_activation(value) || !b.find_value(value.name)) return;
     if (producer != nullptr && producer->is("DequantizeLinear") && !value.is_output) return;
     const auto quantized_a = dequantized_name(a, value.name);
     const auto quantized_b = dequantized_name(b, value.name);
-    if (layers == CompareOptions::Layers::quantized && !quantized_a && !quantized_b) return;
+    const bool wanted =
+        options.layers == CompareOptions::Layers::all ||
+        (options.layers == CompareOptions::Layers::quantized && (quantized_a || quantized_b)) ||
+        std::count(options.also.begin(), options.also.end(), value.name) > 0;
+    if (!wanted) return;
     if (!quantized_b && !is_float_activation(b.value(*b.find_value(value.name)))) return;
     pairs.push_back({value.name, quantized_a.value_or(value.name), quantized_b.value_or(value.name),
                      producer != nullptr ? producer->name : "",
@@ -201,7 +204,7 @@ std::optional<std::string> dequantized_name(const Graph& graph, const std::strin
 
 Comparison compare(const Graph& a, const Graph& b, const Dataset& data,
                    const CompareOptions& options) {
-  const std::vector<Pair> pairs = matching_values(a, b, options.layers);
+  const std::vector<Pair> pairs = matching_values(a, b, options);
   const Session session_a = observed_session(a, pairs, &Pair::in_a);
   const Session session_b = observed_session(b, pairs, &Pair::in_b);
   require_same_interface(session_a, session_b);

@@ -21,6 +21,7 @@ struct CompareOptions {
   enum class Layers : uint8_t { none, quantized, all };
   /// quantized: values that at least one of the models quantizes. all: every common float value.
   Layers layers = Layers::quantized;
+  std::vector<std::string> also;  // values compared besides, where both models have them
   Progress progress;
 };
 

@@ -72,23 +72,6 @@ void require_scores(const Dims& dims) {
          "name another output, or use metric mse or cosine with a reference model");
 }
 
-void count_hits(const Tensor& output, const RunBatch& run, int64_t k, Partial& partial) {
-  require_scores(output.dims());
-  const int64_t classes = classes_of(output.dims());
-  const std::vector<float> values = output.to_floats();
-  for (int64_t i = 0; i < run.samples; ++i) {
-    const int64_t label = run.labels[static_cast<size_t>(i)];
-    if (label < 0 || label >= classes) {
-      refuse(fmt::format("sample {} has label {}, the model {} classes (0 to {})", run.first + i,
-                         label, classes, classes - 1),
-             "the labels belong to another task, or start at another number");
-    }
-    const std::span<const float> scores(values.data() + i * classes, static_cast<size_t>(classes));
-    require_no_nan(scores, run.first + i);
-    if (rank_of(scores, label) < k) ++partial.hits;
-  }
-}
-
 void count_agreement(const Tensor& output, const Tensor& reference, Partial& partial) {
   require_scores(output.dims());
   require_scores(reference.dims());
@@ -160,6 +143,31 @@ std::vector<int64_t> argmax_per_sample(const Tensor& outputs) {
   return best;
 }
 
+int64_t count_hits(const Tensor& outputs, std::span<const int64_t> labels, int64_t k,
+                   int64_t first) {
+  require_scores(outputs.dims());
+  const int64_t classes = classes_of(outputs.dims());
+  const std::vector<float> values = outputs.to_floats();
+  if (static_cast<int64_t>(labels.size()) * classes > outputs.elements()) {
+    refuse(fmt::format("{} labels for an output of shape {}", labels.size(),
+                       to_string(outputs.dims())));
+  }
+  int64_t hits = 0;
+  for (size_t i = 0; i < labels.size(); ++i) {
+    const int64_t sample = first + static_cast<int64_t>(i);
+    if (labels[i] < 0 || labels[i] >= classes) {
+      refuse(fmt::format("sample {} has label {}, the model {} classes (0 to {})", sample,
+                         labels[i], classes, classes - 1),
+             "the labels belong to another task, or start at another number");
+    }
+    const std::span<const float> scores(values.data() + static_cast<int64_t>(i) * classes,
+                                        static_cast<size_t>(classes));
+    require_no_nan(scores, sample);
+    hits += rank_of(scores, labels[i]) < k ? 1 : 0;
+  }
+  return hits;
+}
+
 Interval wilson_interval(int64_t hits, int64_t samples) {
   if (samples <= 0) return {0, 100};
   constexpr double kZ = 1.959963984540054;  // two-sided 95 % quantile of the normal distribution
@@ -209,7 +217,7 @@ MetricResult evaluate(const Session& session, const Dataset& data, const Evaluat
     } else if (metric == Metric::mse) {
       add_label_error(y, run, partial);
     } else {
-      count_hits(y, run, metric == Metric::top5 ? 5 : 1, partial);
+      partial.hits = count_hits(y, run.labels, metric == Metric::top5 ? 5 : 1, run.first);
     }
   });
   Partial all;

@@ -9,8 +9,10 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "narrow/core/progress.h"
 #include "narrow/data/dataset.h"
@@ -58,6 +60,11 @@ struct Interval {
 };
 /// Wilson score interval of a proportion, in percent, at 95 %.
 Interval wilson_interval(int64_t hits, int64_t samples);
+
+/// How many samples have their label among the k highest outputs (earlier classes first among
+/// equals). `first` is the number of the first sample, for messages. Throws as evaluate() does.
+int64_t count_hits(const Tensor& outputs, std::span<const int64_t> labels, int64_t k,
+                   int64_t first = 0);
 
 /// Class index with the highest output of each sample (the first of equal ones), of a tensor
 /// [N, classes] or [N, classes, 1, ...]. Throws invalid_argument for other shapes, numeric_failure

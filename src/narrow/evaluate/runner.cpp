@@ -25,11 +25,6 @@ int64_t model_batch(const Graph& graph) {
   return 0;
 }
 
-int64_t fixed_batch(const Session& session, const Dataset& data) {
-  const int64_t model = model_batch(session.graph());
-  return model > 0 ? model : data.fixed_batch();
-}
-
 std::vector<Dims> batch_dims(const Session& session, const Batch& sample, int64_t batch) {
   std::vector<Dims> dims;
   for (const std::string& name : session.input_names()) {
@@ -45,6 +40,11 @@ std::vector<Dims> batch_dims(const Session& session, const Batch& sample, int64_
 }
 
 }  // namespace
+
+int64_t fixed_batch(const Session& session, const Dataset& data) {
+  const int64_t model = model_batch(session.graph());
+  return model > 0 ? model : data.fixed_batch();
+}
 
 DataHints data_hints(const Graph& graph) {
   DataHints hints;
@@ -99,6 +99,8 @@ void run_batches(const Session& session, const Dataset& data, const RunnerOption
   options.progress.report(options.stage, 0, size);
   parallel_blocks(batches, [&](int64_t index) {
     options.progress.check_cancelled();
+    // One thread each, also where a single batch leaves the others idle: the same bits always.
+    const ThreadLimit single(1);
     RunBatch run;
     run.index = index;
     run.first = index * batch;

@@ -39,6 +39,9 @@ struct RunBatch {
   std::vector<Tensor> outputs;  // cut to `samples` where they have the batch as leading dimension
 };
 
+/// The batch size that model or data insist on, or 0. A short last batch is then filled up.
+int64_t fixed_batch(const Session& session, const Dataset& data);
+
 /// What one run may hold in activations. It bounds the memory of a run and lets the activations of
 /// small networks stay in the second-level cache.
 inline constexpr int64_t kRunBytes = int64_t{1} << 24;

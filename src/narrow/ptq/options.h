@@ -63,6 +63,7 @@ struct QuantizeOptions {
   int64_t group_size = 0;
   ScaleType scale_type = ScaleType::float32;
   std::string target = "narrow";
+  bool integer_throughout = false;      // also what the target leaves float, as far as possible
   std::vector<std::string> include;     // globs on node names; empty: everything
   std::vector<std::string> exclude;     // not quantized ...
   std::vector<std::string> keep_float;  // ... same, what a refused run suggests

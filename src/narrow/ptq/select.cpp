@@ -114,6 +114,9 @@ class Selector {
     eligible_[id] = c.op_class != OpClass::none && reason.empty() && runs_quantized(target_, n.op);
   }
 
+  bool throughout() const { return target_.integer_throughout || options_.integer_throughout; }
+  bool quantize_outputs() const { return target_.quantize_outputs || options_.integer_throughout; }
+
   bool takes_transposed() const {
     if (options_.mode == Mode::weight_only) return true;
     return options_.mode == Mode::static_ && *target_.operators != '\0' &&
@@ -151,7 +154,7 @@ class Selector {
   /// Forward: values that integers lead to.
   void reach(NodeId id) {
     if (!eligible_[id] || out_.absorbed.count(id) > 0) return;
-    bool integers = out_.layers.count(id) > 0 || target_.integer_throughout;
+    bool integers = out_.layers.count(id) > 0 || throughout();
     for (const ValueId v : data_inputs(id)) integers = integers || reached_[v];
     if (!integers) return;
     for (const ValueId v : results(id)) reached_[v] = true;
@@ -177,20 +180,20 @@ class Selector {
       const LayerChoice choice = choose(options_, node(id).name);
       if (choice.activations) {
         out_.grids[found->second.input].push_back(*choice.activations);
-        if (target_.quantize_outputs) out_.grids[found->second.output];
+        if (quantize_outputs()) out_.grids[found->second.output];
       }
       return;
     }
     const std::vector<ValueId> values = results(id);
     const bool moves = classes_[id] == OpClass::movement;
-    bool integers = moves || target_.integer_throughout;
+    bool integers = moves || throughout();
     for (const ValueId v : data_inputs(id)) integers = integers || reached_[v];
     const bool wanted = wants_grid(values) || chained_.count(id) > 0 ||
-                        (target_.quantize_outputs && reached_[values.front()]);
+                        (quantize_outputs() && reached_[values.front()]);
     if (!integers || !wanted) return;
     out_.nodes.insert(id);
     // All results of a data movement lie on its one grid.
-    if (chained_.count(id) == 0 && (moves || target_.quantize_outputs)) {
+    if (chained_.count(id) == 0 && (moves || quantize_outputs())) {
       for (const ValueId v : values) out_.grids[v];
     }
     for (const ValueId v : data_inputs(id)) demand_input(id, v);
