@@ -41,7 +41,8 @@ struct TensorView {
 
 struct RunOptions;
 
-/// What a step sees while it runs.
+/// What a step sees while it runs. Operands that are not constants have a spare vector of 64 bytes
+/// behind them: it may be read, holds anything, and must not be written.
 struct RunContext {
   std::span<const TensorView> inputs;  // data == nullptr: absent
   std::span<TensorView> outputs;       // shapes known and memory there, unless the step is dynamic
