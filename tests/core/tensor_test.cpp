@@ -66,6 +66,13 @@ TEST(Tensor, HugeAllocationIsAnErrorNotACrash) {
   }
 }
 
+TEST(Tensor, PackedBytesDoNotOverflow) {
+  constexpr int64_t kMost = int64_t{1} << 62;  // what num_elements() allows
+  EXPECT_EQ(packed_bytes(DType::int4, kMost), uint64_t{1} << 61);
+  EXPECT_EQ(packed_bytes(DType::uint2, kMost - 1), uint64_t{1} << 60);
+  EXPECT_EQ(packed_bytes(DType::int4, 3), 2u);
+}
+
 TEST(Shape, BroadcastingFollowsNumpy) {
   EXPECT_EQ(broadcast_dims(Dims{2, 1, 3}, Dims{4, 1}), (Dims{2, 4, 3}));
   EXPECT_EQ(broadcast_dims(Dims{}, Dims{5}), (Dims{5}));

@@ -100,7 +100,7 @@ size_t packed_bytes(DType dtype, int64_t elements) {
     }
     return n * (b / 8);
   }
-  return (n * b + 7) / 8;
+  return n / 8 * b + (n % 8 * b + 7) / 8;  // n * b may not fit 64 bits
 }
 
 Tensor::Tensor(DType dtype, Dims dims)
