@@ -305,6 +305,10 @@ void Graph::set_op(NodeId id, std::string op, std::string domain) {
   mutable_node(id).domain = std::move(domain);
 }
 
+void Graph::set_doc(NodeId id, std::string text) {
+  mutable_node(id).doc = std::move(text);
+}
+
 Attributes& Graph::attributes(NodeId id) {
   return mutable_node(id).attributes;
 }

@@ -165,6 +165,7 @@ class Graph {
   void set_input(NodeId node, size_t index, ValueId value);
   void add_node_input(NodeId node, ValueId value);
   void set_op(NodeId node, std::string op, std::string domain = "");
+  void set_doc(NodeId node, std::string doc);
   Attributes& attributes(NodeId id);
   /// Every use of `from` (graph outputs included) becomes a use of `to`.
   void replace_uses(ValueId from, ValueId to);
