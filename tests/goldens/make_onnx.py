@@ -47,7 +47,7 @@ def old_opsets():
     yield "squeeze_all_9", model(9, "g (float[1,3,1] x) => (float[3] y) { y = Squeeze(x) }")
     yield "unsqueeze_11", model(11, "g (float[2,3] x) => (float[1,2,3,1] y) "
                                     "{ y = Unsqueeze<axes=[0,-1]>(x) }")
-    for op in ["Sum", "Mean", "Max", "Min", "Prod", "L1", "L2", "LogSumExp", "SumSquare"]:
+    for op in ["Sum", "Mean", "Max", "Min", "Prod", "L1", "L2", "LogSum", "LogSumExp", "SumSquare"]:
         yield f"reduce_{op.lower()}_11", model(
             11, f"g (float[2,3,4] x) => (float[2,1,4] y, float[1,1,1] z) "
                 f"{{ y = Reduce{op}<axes=[-2]>(x) z = Reduce{op}(x) }}")

@@ -275,6 +275,7 @@ void GraphBuilder::emit(const ProtoNode& node) {
   const NodeId id =
       graph_.add_node_onto(node.op, std::move(inputs), std::move(outputs), std::move(attributes),
                            node.domain, unique_node_name(node));
+  if (!node.doc.empty()) graph_.set_doc(id, node.doc);
   infer(id);
 }
 
