@@ -8,6 +8,7 @@
 
 #include "narrow/graph/op_table.h"
 #include "narrow/graph/pass.h"
+#include "narrow/graph/passes/passes.h"
 #include "narrow/runtime/control_flow.h"
 #include "narrow/runtime/plan.h"
 
@@ -84,6 +85,10 @@ LoweringReport prepare_graph(Graph& graph, const SessionOptions& options) {
     optimize(graph, passes);
   }
   if (options.lower) report = lower_to_integer(graph);
+  if (options.optimize) {
+    infer_shapes(graph);
+    fuse_activations(graph, {});  // before the observed values lose their protection
+  }
   if (graph.outputs().size() != outputs) graph = with_outputs(graph, outputs);
   graph.sort();
   infer_shapes(graph);
