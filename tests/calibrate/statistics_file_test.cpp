@@ -173,7 +173,8 @@ TEST(StatisticsFile, refuses_numbers_that_contradict_each_other) {
   expect_refused(edited("\"exponent\": 1", "\"exponent\": -101"), "'exponent'");
   expect_refused(edited("\"sum_abs\": \"0x", "\"sum_abs\": \"-0x"), "contradict");
   expect_refused(edited("\"sum_squares\": \"0x", "\"sum_squares\": \"0y"), "'sum_squares'");
-  expect_refused(edited("\"sum_of_minima\": \"-0x", "\"sum_of_minima\": \"-0xffffff"), "'sum_of_minima'");
+  expect_refused(edited("\"sum_of_minima\": \"-0x", "\"sum_of_minima\": \"-0xffffff"),
+                 "'sum_of_minima'");
   expect_refused(edited("\"counts\": [", "\"counts\": [-1,"), "bad count");
   expect_refused(edited("\"counts\": [", "\"counts\": [9223372036854775807,"), "too large");
   expect_refused(edited("\"counts\": [", "\"first\": 0, \"counts\": ["), "twice");
