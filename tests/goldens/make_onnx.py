@@ -466,14 +466,6 @@ def run(path, optimised=False):
     return {o.name: v for o, v in zip(session.get_outputs(), session.run(None, feeds(session)))}
 
 
-def reference(path):
-    """onnx's own evaluator, for types that onnxruntime has no kernels for."""
-    from onnx.reference import ReferenceEvaluator
-    m = onnx.load(str(path))
-    evaluator = ReferenceEvaluator(m)
-    return dict(zip(evaluator.output_names, evaluator.run(None, {})))
-
-
 # Differences that are meant, as tolerances. Before opset 14 BatchNormalization with five outputs
 # trains; onnxruntime rounds nothing to float16 in its Clip of opset 6.
 TOLERANCE = {"batch_norm_9": np.inf, "clip_half_10": 1e-3}
@@ -484,8 +476,7 @@ def check_file(original, written):
     opset = [o.version for o in onnx.load(str(written)).opset_import if o.domain == ""][0]
     try:
         want = run(original)
-    except Exception as e:  # the original is beyond onnxruntime
-        onnx.load(str(written))
+    except Exception as e:  # beyond onnxruntime, or against the rules where narrow is lenient
         return f"opset {opset}; checked only, onnxruntime refuses the original: {str(e)[:90]!r}"
     got = run(written)
     assert list(want) == list(got), (list(want), list(got))
@@ -497,14 +488,17 @@ def check_file(original, written):
         b = got[name]
         assert a.shape == b.shape and a.dtype == b.dtype, (name, a.shape, b.shape, a.dtype, b.dtype)
         if a.size:
-            worst = max(worst, np.max(np.abs(a.astype(np.float64) - b.astype(np.float64))))
+            a, b = a.astype(np.float64), b.astype(np.float64)
+            assert np.array_equal(np.isnan(a), np.isnan(b)), f"{name}: NaN in other places"
+            worst = max(worst, np.max(np.abs(np.nan_to_num(a) - np.nan_to_num(b))))
     assert worst <= tolerance, f"outputs differ by {worst}"
     return f"opset {opset}; outputs differ by {worst:.3g}"
 
 
 def check(folder, files):
     failed = 0
-    for original in map(pathlib.Path, files) if files else sorted(CORPUS.glob("*.onnx")):
+    corpus = [f for f in sorted(CORPUS.glob("*.onnx")) if f.stem != "unknown_ops"]
+    for original in map(pathlib.Path, files) if files else corpus:
         written = pathlib.Path(folder) / original.name
         try:
             print(f"{original.name}: {check_file(original, written)}")

@@ -45,6 +45,27 @@ ProtoTensor constant_tensor(const ProtoNode& node) {
   return out;
 }
 
+/// Shape inference relies on the arity that the operator's row states.
+void check_arity(const ProtoNode& node) {
+  const OpInfo* op = find_op(node.domain, node.op);
+  if (op == nullptr) return;
+  const auto check = [&](const char* what, size_t have, int least, int most) {
+    if (have >= static_cast<size_t>(least) && (most < 0 || have <= static_cast<size_t>(most))) {
+      return;
+    }
+    corrupt(fmt::format("{}: {} {}, the operator has {} to {}", node.describe(), have, what, least,
+                        most < 0 ? std::string("any number") : std::to_string(most)));
+  };
+  check("inputs", node.inputs.size(), op->min_inputs, op->max_inputs);
+  check("outputs", node.outputs.size(), op->min_outputs, op->max_outputs);
+  for (int i = 0; i < op->min_inputs; ++i) {
+    const bool optional = i < 32 && (op->optional_inputs >> i & 1u) != 0;
+    if (!optional && node.inputs[static_cast<size_t>(i)].empty()) {
+      corrupt(fmt::format("{}: the required input {} is absent", node.describe(), i));
+    }
+  }
+}
+
 }  // namespace
 
 std::string result_name(const ProtoNode& n) {
@@ -229,6 +250,7 @@ ValueId GraphBuilder::resolve(const std::string& name, const ProtoNode& node) co
 }
 
 void GraphBuilder::emit(const ProtoNode& node) {
+  check_arity(node);
   std::vector<ValueId> inputs;
   for (const std::string& input : node.inputs) inputs.push_back(resolve(input, node));
   while (!inputs.empty() && inputs.back() == kNoId) inputs.pop_back();
