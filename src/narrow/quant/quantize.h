@@ -22,9 +22,11 @@ struct ScaleZeroPoint {
 };
 
 /// Parameters of one grid from a real range, which is widened to contain 0 (not for offset).
-/// All-zero ranges give scale 1. The scale is rounded to scheme.scale_type (power_of_two: up, so
-/// that the range stays inside) before the zero_point is computed. Throws numeric_failure for NaN
-/// or inf.
+/// All-zero ranges give scale 1; a step too small for the scale's type becomes its smallest value.
+/// Symmetric: scale = amax / qmax, with the middle code 2^(bits-1) as zero_point when unsigned.
+/// Offset: rmin has the code qmin; the offset itself stays float32. The scale is rounded to
+/// scheme.scale_type (power_of_two: up, so that the range stays inside) before the zero_point is
+/// computed. Throws numeric_failure for NaN or inf.
 ScaleZeroPoint choose_params(float rmin, float rmax, const Scheme& scheme);
 
 /// One value; the codes are in [qmin, qmax].
@@ -41,7 +43,7 @@ QuantParams params_from_ranges(std::span<const float> rmin, std::span<const floa
 enum class NonFinite : uint8_t { refuse, map };
 Tensor quantize(const Tensor& x, const QuantParams& params, NonFinite policy = NonFinite::refuse);
 Tensor dequantize(const Tensor& codes, const QuantParams& params);
-/// dequantize(quantize(x)).
+/// dequantize(quantize(x)); refuses what is not finite.
 Tensor fake_quant(const Tensor& x, const QuantParams& params);
 
 /// For the element at a row-major index of a tensor of `dims`: which scale applies.
