@@ -18,9 +18,11 @@ namespace {
 constexpr PassInfo kPasses[] = {
     {"eliminate_identities", "operators that hand their input on unchanged", eliminate_identities},
     {"fold_constants", "nodes whose inputs are all constant", fold_constants},
+    {"fuse_matmul_bias", "a matrix product and the bias behind it into one Gemm", fuse_matmul_bias},
     {"fold_batch_norm", "batch norm and per-channel factors into the product before them",
      fold_batch_norm},
     {"fuse_pads", "zero padding into the convolution or pool behind it", fuse_pads},
+    {"eliminate_common", "nodes that compute the same from the same inputs", eliminate_common},
     {"eliminate_dead", "nodes and constants that reach no output", eliminate_dead},
 };
 

@@ -2,20 +2,36 @@
 #include <algorithm>
 
 #include "narrow/graph/passes/passes.h"
+#include "narrow/graph/passes/rewrite.h"
 
 namespace narrow {
 namespace {
 
+/// The pads of every axis, begins then ends, also where the node names only some axes.
+std::vector<int64_t> all_pads(const Graph& graph, const Node& pad) {
+  const auto amounts = constant_ints(graph, pad, 1);
+  if (!amounts) return {};
+  if (pad.input(3) == kNoId) return *amounts;
+  const auto axes = constant_ints(graph, pad, 3);
+  const auto& shape = graph.value(pad.inputs[0]).shape;
+  if (!axes || !shape || amounts->size() != 2 * axes->size()) return {};
+  std::vector<int64_t> all(2 * shape->size(), 0);
+  for (size_t i = 0; i < axes->size(); ++i) {
+    const auto axis = static_cast<size_t>(normalize_axis((*axes)[i], shape->size()));
+    all[axis] = (*amounts)[i];
+    all[axis + shape->size()] = (*amounts)[i + axes->size()];
+  }
+  return all;
+}
+
 /// The pads of a constant zero Pad over the spatial axes only: begins then ends, as Conv has them.
 std::vector<int64_t> spatial_zero_pads(const Graph& graph, const Node& pad) {
-  if (pad.string_or("mode", "constant") != "constant" || pad.input(3) != kNoId) return {};
-  const Tensor* amounts = graph.constant(pad.input(1));
-  if (amounts == nullptr) return {};
+  if (pad.string_or("mode", "constant") != "constant") return {};
   if (pad.input(2) != kNoId) {
     const Tensor* fill = graph.constant(pad.input(2));
     if (fill == nullptr || fill->elements() != 1 || fill->to_floats()[0] != 0.0f) return {};
   }
-  const std::vector<int64_t> all = amounts->to_ints();
+  const std::vector<int64_t> all = all_pads(graph, pad);
   const size_t rank = all.size() / 2;
   if (rank < 3 || all[0] != 0 || all[1] != 0 || all[rank] != 0 || all[rank + 1] != 0) return {};
   if (std::any_of(all.begin(), all.end(), [](int64_t v) { return v < 0; })) return {};

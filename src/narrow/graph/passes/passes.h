@@ -6,8 +6,9 @@
 
 namespace narrow {
 
-/// Identity, inference Dropout, casts to the same type, transposes, reshapes, pads, slices and
-/// concatenations that change nothing.
+/// Identity, inference Dropout, casts to the same type, and whatever else changes nothing: reshapes
+/// to the same shape, empty pads, windows of one element, factors of 1, ... Two transposes in a row
+/// become one.
 int64_t eliminate_identities(Graph& graph, const PassContext& context);
 /// Nodes with constant inputs, run by context.evaluate. DequantizeLinear stays: folding it would
 /// turn codes into floats.
@@ -18,6 +19,10 @@ int64_t fold_batch_norm(Graph& graph, const PassContext& context);
 /// Constant zero pads into the Conv, MaxPool-free pool or AveragePool behind them, where that is
 /// the same function.
 int64_t fuse_pads(Graph& graph, const PassContext& context);
+/// A product of a matrix with constant weights and the bias added behind it into one Gemm.
+int64_t fuse_matmul_bias(Graph& graph, const PassContext& context);
+/// Nodes that compute the same from the same inputs; quantization stays as it was written.
+int64_t eliminate_common(Graph& graph, const PassContext& context);
 int64_t eliminate_dead(Graph& graph, const PassContext& context);
 
 /// Float convolutions and products with the residual addition and activation behind them; a plan of
