@@ -49,8 +49,8 @@ struct NodeProfile {
 };
 
 struct MemoryReport {
-  size_t arena_bytes = 0;       // planned peak of activations
-  size_t activation_bytes = 0;  // the sum of all activations, had none been reused
+  size_t arena_bytes = 0;       // planned peak of activations and scratch
+  size_t activation_bytes = 0;  // their sum, had no memory been reused
   size_t packed_bytes = 0;      // weights in kernel layout
   size_t constant_bytes = 0;    // initializers as stored
   int64_t reorders = 0;         // layout changes the plan inserts

@@ -192,6 +192,7 @@ class ShapePlanner {
     }
     place.scratch_bytes = scratch_bytes(step);
     if (place.scratch_bytes > 0) {
+      result_.activation_bytes += place.scratch_bytes;
       scratch_.emplace_back(k, add_buffer({Storage::arena, -1, place.scratch_bytes, k, k}));
     }
   }

@@ -41,7 +41,7 @@ struct ShapePlan {
   std::vector<SlotPlace> slots;
   std::vector<StepPlace> steps;
   size_t arena_bytes = 0;
-  size_t activation_bytes = 0;  // had every value of the arena memory of its own
+  size_t activation_bytes = 0;  // had every value and scratch of the arena its own memory
 
   /// The dims of a slot where they are known before running.
   const Dims* dims(int slot) const {

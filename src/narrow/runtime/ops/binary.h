@@ -11,24 +11,31 @@
 
 namespace narrow::ops {
 
-/// One row: strides of a and b are 0 or 1 in nearly all of them, which is what vectorises.
+/// One row. Strides of a and b are 0 or 1 in nearly all of them, which is what vectorises; only
+/// float is worth the code.
 template <class A, class B, class Out, class F>
 void binary_row(const A* a, int64_t sa, const B* b, int64_t sb, Out* out, int64_t so, int64_t n,
                 const F& f) {
-  if (so == 1 && sa == 1 && sb == 1) {
-    NARROW_SIMD
-    for (int64_t i = 0; i < n; ++i) out[i] = f(a[i], b[i]);
-  } else if (so == 1 && sa == 1 && sb == 0) {
-    const B fixed = *b;
-    NARROW_SIMD
-    for (int64_t i = 0; i < n; ++i) out[i] = f(a[i], fixed);
-  } else if (so == 1 && sa == 0 && sb == 1) {
-    const A fixed = *a;
-    NARROW_SIMD
-    for (int64_t i = 0; i < n; ++i) out[i] = f(fixed, b[i]);
-  } else {
-    for (int64_t i = 0; i < n; ++i) out[i * so] = f(a[i * sa], b[i * sb]);
+  if constexpr (std::is_same_v<A, float> && std::is_same_v<B, float>) {
+    if (so == 1 && sa == 1 && sb == 1) {
+      NARROW_SIMD
+      for (int64_t i = 0; i < n; ++i) out[i] = f(a[i], b[i]);
+      return;
+    }
+    if (so == 1 && sa == 1 && sb == 0) {
+      const B fixed = *b;
+      NARROW_SIMD
+      for (int64_t i = 0; i < n; ++i) out[i] = f(a[i], fixed);
+      return;
+    }
+    if (so == 1 && sa == 0 && sb == 1) {
+      const A fixed = *a;
+      NARROW_SIMD
+      for (int64_t i = 0; i < n; ++i) out[i] = f(fixed, b[i]);
+      return;
+    }
   }
+  for (int64_t i = 0; i < n; ++i) out[i * so] = f(a[i * sa], b[i * sb]);
 }
 
 /// out = f(a, b) with broadcasting.

@@ -21,6 +21,8 @@ namespace narrow::ops {
 /// Tables of the families, one function per file; collected by float_op_impls().
 std::span<const OpImpl> unary_rows();
 std::span<const OpImpl> binary_rows();
+std::span<const OpImpl> onednn_conv_rows();
+std::span<const OpImpl> onednn_matmul_rows();
 std::span<const OpImpl> conv_rows();
 std::span<const OpImpl> matmul_rows();
 std::span<const OpImpl> pool_rows();

@@ -6,7 +6,6 @@
 #include <algorithm>
 
 #include "narrow/core/error.h"
-#include "narrow/quant/overflow.h"
 #include "narrow/quant/packing.h"
 #include "narrow/quant/requantize.h"
 
@@ -156,6 +155,19 @@ WeightCodes read_weights(const Graph& graph, const Node& node, size_t w, int64_t
   return out;
 }
 
+kernels::PackedMatrix pack_gemm_weights(WeightCodes w, bool transposed) {
+  const int64_t n = w.channels;
+  const int64_t k = n == 0 ? 0 : static_cast<int64_t>(w.codes.size()) / n;
+  if (!transposed) {
+    std::vector<int8_t> columns(w.codes.size());
+    for (int64_t i = 0; i < k; ++i) {
+      for (int64_t j = 0; j < n; ++j) columns[j * k + i] = w.codes[i * n + j];
+    }
+    w.codes = std::move(columns);
+  }
+  return kernels::pack_matrix(w.codes, {n, 1, k}, w.zero);
+}
+
 std::vector<int32_t> centered_weights(const Graph& graph, const Node& node, size_t w,
                                       int64_t channel_axis) {
   const Tensor& codes = *graph.constant(node.input(w));
@@ -173,16 +185,32 @@ std::vector<float> read_scales(const Graph& graph, const Node& node, size_t i) {
   return graph.constant(node.input(i))->to_floats();
 }
 
-std::vector<int32_t> read_bias(const Graph& graph, const Node& node, size_t i) {
+Refusal refuse_bias(const Graph& graph, const Node& node, size_t i, int64_t channels) {
+  if (node.input(i) == kNoId) return {};
+  const Tensor* t = graph.constant(node.input(i));
+  if (t == nullptr) return "the bias is not constant";
+  if (t->elements() == channels || t->elements() == 1) return {};
+  return fmt::format("a bias of {} for {} channels", t->describe(), channels);
+}
+
+std::vector<int32_t> read_bias(const Graph& graph, const Node& node, size_t i, int64_t channels) {
   const Tensor* t = graph.constant(node.input(i));
   if (t == nullptr) return {};
   const std::vector<int64_t> values = t->to_ints();
-  return {values.begin(), values.end()};
+  std::vector<int32_t> out(static_cast<size_t>(channels));
+  for (size_t c = 0; c < out.size(); ++c) {
+    out[c] = static_cast<int32_t>(values[values.size() == 1 ? 0 : c]);
+  }
+  return out;
 }
 
-std::vector<float> read_float_bias(const Graph& graph, const Node& node, size_t i) {
+std::vector<float> read_float_bias(const Graph& graph, const Node& node, size_t i,
+                                   int64_t channels) {
   const Tensor* t = graph.constant(node.input(i));
-  return t == nullptr ? std::vector<float>{} : t->to_floats();
+  if (t == nullptr) return {};
+  std::vector<float> values = t->to_floats();
+  if (values.size() == 1) values.assign(static_cast<size_t>(channels), values[0]);
+  return values;
 }
 
 float OutputSpec::multiplier(float x_scale, float w_scale) const {
@@ -228,19 +256,24 @@ std::vector<float> multipliers(const OutputSpec& out, float x_scale, std::span<c
   return m;
 }
 
-Refusal refuse_overflow(const Graph& graph, const Node& node, const CodeGrid& x, size_t w,
-                        int64_t channel_axis, size_t bias) {
+CodeRange code_range(const CodeGrid& grid) {
+  return {static_cast<int32_t>(integer_min(grid.dtype)),
+          static_cast<int32_t>(integer_max(grid.dtype)), grid.zero_point};
+}
+
+Refusal refuse_overflow(const Graph& graph, const Node& node, const CodeRange& x, size_t w,
+                        int64_t channel_axis, std::optional<size_t> bias) {
   const Tensor& codes = *graph.constant(node.input(w));
-  const std::vector<int32_t> b = read_bias(graph, node, bias);
+  const int64_t channels = codes.dim(channel_axis);
+  const std::vector<int32_t> b =
+      bias ? read_bias(graph, node, *bias, channels) : std::vector<int32_t>{};
   int64_t largest = 0;
   for (const int32_t v : b) largest = std::max(largest, std::abs(int64_t{v}));
-  const int64_t k = codes.elements() / std::max<int64_t>(codes.dim(channel_axis), 1);
+  const int64_t k = codes.elements() / std::max<int64_t>(channels, 1);
   constexpr int64_t kLargestProduct = 255 * 255;  // differences of two 8-bit codes
   if (k * kLargestProduct + largest <= std::numeric_limits<int32_t>::max()) return {};
-  const std::vector<int32_t> zero = read_zero_points(graph, node, w + 2, codes.dim(channel_axis));
-  const CodeRange range{static_cast<int32_t>(integer_min(x.dtype)),
-                        static_cast<int32_t>(integer_max(x.dtype)), x.zero_point};
-  if (prove_accumulators(codes, zero, range, b, channel_axis).fits_int32()) return {};
+  const std::vector<int32_t> zero = read_zero_points(graph, node, w + 2, channels);
+  if (prove_accumulators(codes, zero, x, b, channel_axis).fits_int32()) return {};
   return "sums may pass int32";
 }
 

@@ -5,10 +5,12 @@
 
 #include <cstdint>
 #include <limits>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "narrow/kernels/conv.h"
+#include "narrow/quant/overflow.h"
 #include "narrow/runtime/op_impl.h"
 
 namespace narrow::integer {
@@ -52,16 +54,19 @@ struct WeightCodes {
 Refusal refuse_weights(const Graph& graph, const Node& node, size_t w, int64_t channel_axis);
 WeightCodes read_weights(const Graph& graph, const Node& node, size_t w, int64_t channel_axis);
 
+/// Weights of a product, [K, N] or transposed [N, K], packed.
+kernels::PackedMatrix pack_gemm_weights(WeightCodes w, bool transposed);
 /// The same as plain differences code - zero_point, for the reference.
 std::vector<int32_t> centered_weights(const Graph& graph, const Node& node, size_t w,
                                       int64_t channel_axis);
 /// Only the scales: one, or one per channel.
 std::vector<float> read_scales(const Graph& graph, const Node& node, size_t i);
 
-/// The constant int32 bias, or nothing.
-std::vector<int32_t> read_bias(const Graph& graph, const Node& node, size_t i);
-/// The constant float bias, or nothing.
-std::vector<float> read_float_bias(const Graph& graph, const Node& node, size_t i);
+/// The constant int32 bias with one number per channel, or nothing.
+std::vector<int32_t> read_bias(const Graph& graph, const Node& node, size_t i, int64_t channels);
+/// The same in float.
+std::vector<float> read_float_bias(const Graph& graph, const Node& node, size_t i,
+                                   int64_t channels);
 
 /// What becomes of the sums: codes on a grid, or floats between bounds.
 struct OutputSpec {
@@ -83,9 +88,14 @@ OutputSpec read_output(const Graph& graph, const Node& node, size_t scale);
 std::vector<float> multipliers(const OutputSpec& out, float x_scale, std::span<const float> w_scale,
                                int64_t channels);
 
-/// Why sums of these codes may pass int32 (then only the reference, with 64 bits, is exact).
-Refusal refuse_overflow(const Graph& graph, const Node& node, const CodeGrid& x, size_t w,
-                        int64_t channel_axis, size_t bias);
+/// Why sums of codes in this range may pass int32 (then only the reference, with 64 bits, is
+/// exact). `bias`: the input that holds an int32 bias.
+Refusal refuse_overflow(const Graph& graph, const Node& node, const CodeRange& x, size_t w,
+                        int64_t channel_axis, std::optional<size_t> bias);
+/// Every code of the grid's type.
+CodeRange code_range(const CodeGrid& grid);
+/// Why input i is neither absent nor a constant with one number per channel (or one for all).
+Refusal refuse_bias(const Graph& graph, const Node& node, size_t i, int64_t channels);
 
 /// The kernels for exactly this instruction set; only called after refuse_isa() accepted.
 const kernels::KernelSet& kernels_for(Isa isa);
@@ -100,5 +110,7 @@ std::span<const OpImpl> quantize_rows();
 std::span<const OpImpl> pool_rows();
 std::span<const OpImpl> binary_rows();
 std::span<const OpImpl> lookup_rows();
+std::span<const OpImpl> dynamic_rows();
+std::span<const OpImpl> weight_only_rows();
 
 }  // namespace narrow::integer

@@ -56,7 +56,7 @@ class IgemmConvStep final : public KernelConvStep {
   IgemmConvStep(const Graph& graph, const Node& node, Isa isa) : KernelConvStep(graph, node, isa) {
     const WeightCodes w = read_weights(graph, node, kW, 0);
     packed_ = kernels::pack_conv(form_.fixed(), w.codes, w.zero);
-    const std::vector<int32_t> bias = read_bias(graph, node, kBias);
+    const std::vector<int32_t> bias = read_bias(graph, node, kBias, w.channels);
     const std::vector<float> m = multipliers(out_, x_.scale, w.scale, w.channels);
     const auto n = static_cast<size_t>(form_.fixed().group_filters());
     for (size_t g = 0; g < packed_.groups.size(); ++g) {
@@ -83,9 +83,9 @@ class DepthwiseConvStep final : public KernelConvStep {
       : KernelConvStep(graph, node, isa) {
     const WeightCodes w = read_weights(graph, node, kW, 0);
     packed_ = kernels::pack_depthwise_conv(form_.fixed(), w.codes);
-    columns_ =
-        kernels::make_depthwise_columns(packed_, x_.byte_zero(), read_bias(graph, node, kBias),
-                                        multipliers(out_, x_.scale, w.scale, w.channels));
+    columns_ = kernels::make_depthwise_columns(packed_, x_.byte_zero(),
+                                               read_bias(graph, node, kBias, w.channels),
+                                               multipliers(out_, x_.scale, w.scale, w.channels));
   }
   void run(RunContext& context) const override {
     const auto problem = form_.problem(context.inputs[kX].dims, context.outputs[0].dims);
@@ -103,7 +103,7 @@ class DepthwiseConvStep final : public KernelConvStep {
 class ReferenceConvStep final : public QConvStep {
  public:
   ReferenceConvStep(const Graph& graph, const Node& node)
-      : QConvStep(graph, node), bias_(read_bias(graph, node, kBias)) {
+      : QConvStep(graph, node), bias_(read_bias(graph, node, kBias, form_.fixed().filters)) {
     w_ = centered_weights(graph, node, kW, 0);
     multiplier_ =
         multipliers(out_, x_.scale, read_scales(graph, node, kW + 1), form_.fixed().filters);
@@ -137,10 +137,9 @@ class ReferenceConvStep final : public QConvStep {
 Refusal accept_operands(const Graph& graph, const Node& node) {
   if (Refusal r = refuse_grid(graph, node, kX); !r.empty()) return r;
   if (Refusal r = refuse_weights(graph, node, kW, 0); !r.empty()) return r;
-  if (node.input(kBias) != kNoId && graph.constant(node.input(kBias)) == nullptr) {
-    return "the bias is not constant";
-  }
-  return refuse_conv_form(*graph.constant(node.input(kW)));
+  const Tensor& w = *graph.constant(node.input(kW));
+  if (Refusal r = refuse_bias(graph, node, kBias, w.dim(0)); !r.empty()) return r;
+  return refuse_conv_form(w);
 }
 
 template <Isa isa>
@@ -152,7 +151,7 @@ Refusal accept_igemm(const Graph& graph, const Node& node, const StepOptions& op
   const kernels::ConvProblem form = ConvForm(node, w.dims()).fixed();
   const kernels::MatrixShape shape = kernels::ConvRuns(form).shape;
   if (shape.taps * shape.read_bytes() > kernels::kMaxK) return "the window is too large";
-  return refuse_overflow(graph, node, read_grid(graph, node, kX), kW, 0, kBias);
+  return refuse_overflow(graph, node, code_range(read_grid(graph, node, kX)), kW, 0, kBias);
 }
 
 template <Isa isa>

@@ -40,18 +40,10 @@ class PackedGemmStep final : public QGemmStep {
  public:
   PackedGemmStep(const Graph& graph, const Node& node, Isa isa)
       : QGemmStep(graph, node), kernels_(kernels_for(isa)) {
-    WeightCodes w = read_weights(graph, node, kB, column_axis(node));
+    const WeightCodes w = read_weights(graph, node, kB, column_axis(node));
     const int64_t n = w.channels;
-    const int64_t k = n == 0 ? 0 : static_cast<int64_t>(w.codes.size()) / n;
-    if (!transposed(node)) {
-      std::vector<int8_t> columns(w.codes.size());
-      for (int64_t i = 0; i < k; ++i) {
-        for (int64_t j = 0; j < n; ++j) columns[j * k + i] = w.codes[i * n + j];
-      }
-      w.codes = std::move(columns);
-    }
-    packed_ = kernels::pack_matrix(w.codes, {n, 1, k}, w.zero);
-    columns_ = kernels::make_columns(packed_, a_.byte_zero(), read_bias(graph, node, kBias),
+    packed_ = pack_gemm_weights(w, transposed(node));
+    columns_ = kernels::make_columns(packed_, a_.byte_zero(), read_bias(graph, node, kBias, n),
                                      multipliers(out_, a_.scale, w.scale, n));
   }
   size_t scratch_bytes(std::span<const Dims>, std::span<const Dims> outputs) const override {
@@ -131,11 +123,12 @@ class BatchWalk {
 class ReferenceGemmStep final : public QGemmStep {
  public:
   ReferenceGemmStep(const Graph& graph, const Node& node)
-      : QGemmStep(graph, node), trans_b_(transposed(node)), bias_(read_bias(graph, node, kBias)) {
+      : QGemmStep(graph, node), trans_b_(transposed(node)) {
     const Tensor* b = graph.constant(node.input(kB));
     if (b != nullptr && b->rank() == 2) {
       weights_ = centered_weights(graph, node, kB, column_axis(node));
       n_ = b->dim(column_axis(node));
+      bias_ = read_bias(graph, node, kBias, n_);
       multiplier_ = multipliers(out_, a_.scale, read_scales(graph, node, kB + 1), n_);
     } else {
       b_ = read_grid(graph, node, kB);
@@ -195,11 +188,13 @@ bool constant_weights(const Graph& graph, const Node& node) {
 
 Refusal accept_operands(const Graph& graph, const Node& node) {
   if (Refusal r = refuse_grid(graph, node, kA); !r.empty()) return r;
-  if (node.input(kBias) != kNoId && graph.constant(node.input(kBias)) == nullptr) {
-    return "the bias is not constant";
+  if (constant_weights(graph, node)) {
+    if (Refusal r = refuse_weights(graph, node, kB, column_axis(node)); !r.empty()) return r;
+    const Tensor& b = *graph.constant(node.input(kB));
+    return refuse_bias(graph, node, kBias, b.dim(column_axis(node)));
   }
-  if (constant_weights(graph, node)) return refuse_weights(graph, node, kB, column_axis(node));
   if (transposed(node)) return "transB with an activation on the right";
+  if (node.input(kBias) != kNoId) return "a bias behind two activations";
   return refuse_grid(graph, node, kB);
 }
 
@@ -212,7 +207,8 @@ Refusal accept_packed(const Graph& graph, const Node& node, const StepOptions& o
   if (graph.constant(node.input(kB))->dim(1 - column_axis(node)) > kernels::kMaxK) {
     return "the reduction is too long";
   }
-  return refuse_overflow(graph, node, read_grid(graph, node, kA), kB, column_axis(node), kBias);
+  return refuse_overflow(graph, node, code_range(read_grid(graph, node, kA)), kB, column_axis(node),
+                         kBias);
 }
 
 Refusal accept_reference(const Graph& graph, const Node& node, const StepOptions&) {
