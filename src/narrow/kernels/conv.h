@@ -5,39 +5,15 @@
 // product whose rows are pixels (igemm.h).
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "narrow/kernels/igemm.h"
+#include "narrow/kernels/image.h"
 
 namespace narrow::kernels {
-
-using Extents = std::array<int64_t, 3>;  // depth, height, width; 1 where an axis is absent
-
-struct ConvProblem {
-  int64_t batch = 1;
-  int64_t channels = 1;  // of the input
-  int64_t filters = 1;   // channels of the output
-  int64_t groups = 1;
-  Extents in = {1, 1, 1};
-  Extents kernel = {1, 1, 1};
-  Extents stride = {1, 1, 1};
-  Extents dilation = {1, 1, 1};
-  Extents pad_begin = {0, 0, 0};
-  Extents pad_end = {0, 0, 0};
-  Extents out = {1, 1, 1};
-
-  int64_t window() const { return kernel[0] * kernel[1] * kernel[2]; }
-  int64_t out_pixels() const { return batch * out[0] * out[1] * out[2]; }
-  int64_t in_values() const { return batch * channels * in[0] * in[1] * in[2]; }
-  int64_t out_values() const { return out_pixels() * filters; }
-  int64_t group_channels() const { return channels / groups; }
-  int64_t group_filters() const { return filters / groups; }
-  int64_t macs() const { return out_values() * group_channels() * window(); }
-};
 
 /// Where in a column's taps and runs the weight of (kernel position, channel of the group) stands.
 struct ConvRuns {
@@ -62,12 +38,8 @@ PackedConv pack_conv(const ConvProblem& p, std::span<const int8_t> codes,
 std::string refuse_depthwise(const ConvProblem& p, std::span<const int32_t> zero);
 PackedMatrix pack_depthwise_conv(const ConvProblem& p, std::span<const int8_t> codes);
 
-/// The image as it comes.
-struct ConvInput {
-  const uint8_t* data = nullptr;  // channels last
-  uint8_t flip = 0;               // 0x80 for int8 codes
-  uint8_t fill = 0;               // the zero_point after the flip
-};
+/// Codes as they come, channels last.
+using ConvInput = ImageSource;
 struct ConvOutput {
   void* data = nullptr;  // channels last
   Out out = Out::codes;

@@ -16,7 +16,7 @@ namespace {
   {                                                                                        \
 #space, isa, space::igemm, space::row_sums, space::depthwise, space::xor_copy,         \
         space::quantize, space::dequantize, space::binary, space::lookup, space::max_pool, \
-        space::average_pool                                                                \
+        space::average_pool, space::range, space::scale_row, space::wgemm                  \
   }
 
 constexpr KernelSet kSets[] = {

@@ -24,6 +24,9 @@ struct KernelSet {
   LookupFn lookup;
   MaxPoolFn max_pool;
   AveragePoolFn average_pool;
+  RangeFn range;
+  ScaleRowFn scale_row;
+  WgemmFn wgemm;
 };
 
 /// All sets this program was built with, best first; the portable one (Isa::scalar) is the last.

@@ -152,4 +152,51 @@ using AveragePoolFn = void (*)(const WindowArgs& args, const AverageArgs& averag
 /// dst[i] = src[i] ^ mask.
 using XorCopyFn = void (*)(uint8_t* dst, const uint8_t* src, int64_t count, uint8_t mask) noexcept;
 
+/// Widens [*lo, *hi] to the values; NaN widens nothing.
+using RangeFn = void (*)(const float* src, int64_t count, float* lo, float* hi) noexcept;
+
+/// From int32 sums of activations that were quantized at run time to floats:
+///   dst = float(sum - zero_point * column) * float32(scale * scale_w) + bias
+/// with the product of the scales taken in double and one rounding per operation.
+struct ScaleRowArgs {
+  int32_t zero_point;     // of the activations
+  float scale;            // of the activations
+  const int32_t* column;  // sums of code - weight_zero per column
+  const float* scale_w;   // per column
+  const float* bias;      // per column; nullptr: none
+};
+/// dst may be src.
+using ScaleRowFn = void (*)(float* dst, const int32_t* src, int64_t n,
+                            const ScaleRowArgs& args) noexcept;
+
+/// Float activations times integer weights:
+///   dst[r][c] = bias[c] + sum over taps t, k < run:
+///               rows[r][taps[t] + k] * ((code - zero[g][c]) * scale[g][c]),  g = group[t * run +
+///               k]
+/// in float with FMA where there is one; the order of the sum depends on m only through whether m
+/// exceeds kFusedRows. Panels of 16 columns: [k][16] int8 codes, or [k][8] bytes of two unsigned
+/// 4-bit codes, column j in the low bits of byte j and column j + 8 in its high bits. scale and
+/// zero are [panels][groups][16], bias is padded to whole panels.
+struct WgemmArgs {
+  const float* const* rows;
+  int64_t m;            // at most kWgemmRows
+  const int64_t* taps;  // offsets in elements
+  int64_t num_taps;
+  int64_t run;
+  const uint8_t* weights;
+  int32_t bits;          // 8 or 4
+  const int32_t* group;  // of each k; nullptr: all 0
+  int64_t groups;
+  const float* scale;
+  const float* zero;
+  const float* bias;
+  int64_t n;
+  float* dst;
+  int64_t ldc;
+};
+inline constexpr int64_t kWgemmRows = 64;
+/// Up to this many rows weights become floats in registers; above, in a buffer used by all rows.
+inline constexpr int64_t kFusedRows = 8;
+using WgemmFn = void (*)(const WgemmArgs& args) noexcept;
+
 }  // namespace narrow::kernels

@@ -87,4 +87,24 @@ void average_pool(const WindowArgs& args, const AverageArgs& average) noexcept {
   }
 }
 
+void range(const float* src, int64_t count, float* lo, float* hi) noexcept {
+  for (int64_t i = 0; i < count; ++i) {
+    *lo = src[i] < *lo ? src[i] : *lo;
+    *hi = src[i] > *hi ? src[i] : *hi;
+  }
+}
+
+void scale_row(float* dst, const int32_t* src, int64_t n, const ScaleRowArgs& args) noexcept {
+  const double scale = static_cast<double>(args.scale);
+  for (int64_t c = 0; c < n; ++c) {
+    // Unsigned: the sum and its correction may wrap on the way to a value that fits.
+    const uint32_t shift =
+        static_cast<uint32_t>(args.zero_point) * static_cast<uint32_t>(args.column[c]);
+    const auto acc = static_cast<int32_t>(static_cast<uint32_t>(src[c]) - shift);
+    const auto multiplier = static_cast<float>(scale * static_cast<double>(args.scale_w[c]));
+    const float t = static_cast<float>(acc) * multiplier;
+    dst[c] = args.bias == nullptr ? t : t + args.bias[c];
+  }
+}
+
 }  // namespace narrow::kernels::portable

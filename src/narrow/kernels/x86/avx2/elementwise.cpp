@@ -215,5 +215,57 @@ void average_pool(const WindowArgs& args, const AverageArgs& average) noexcept {
   }
 }
 
+void range(const float* src, int64_t count, float* lo, float* hi) noexcept {
+  __m256 low = _mm256_set1_ps(*lo);
+  __m256 high = _mm256_set1_ps(*hi);
+  int64_t i = 0;
+  for (; i + 8 <= count; i += 8) {
+    const __m256 x = _mm256_loadu_ps(src + i);
+    // The second operand is what NaN leaves.
+    low = _mm256_min_ps(x, low);
+    high = _mm256_max_ps(x, high);
+  }
+  alignas(32) float lows[8];
+  alignas(32) float highs[8];
+  _mm256_store_ps(lows, low);
+  _mm256_store_ps(highs, high);
+  for (int j = 0; j < 8; ++j) {
+    *lo = lows[j] < *lo ? lows[j] : *lo;
+    *hi = highs[j] > *hi ? highs[j] : *hi;
+  }
+  for (; i < count; ++i) {
+    *lo = src[i] < *lo ? src[i] : *lo;
+    *hi = src[i] > *hi ? src[i] : *hi;
+  }
+}
+
+void scale_row(float* dst, const int32_t* src, int64_t n, const ScaleRowArgs& args) noexcept {
+  const double scale = static_cast<double>(args.scale);
+  const __m256d scale4 = _mm256_set1_pd(scale);
+  const __m256i zero = _mm256_set1_epi32(args.zero_point);
+  int64_t c = 0;
+  for (; c + 8 <= n; c += 8) {
+    const __m256i column = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(args.column + c));
+    const __m256i sum = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(src + c));
+    const __m256i acc = _mm256_sub_epi32(sum, _mm256_mullo_epi32(zero, column));
+    const __m128 lo =
+        _mm256_cvtpd_ps(_mm256_mul_pd(_mm256_cvtps_pd(_mm_loadu_ps(args.scale_w + c)), scale4));
+    const __m128 hi =
+        _mm256_cvtpd_ps(_mm256_mul_pd(_mm256_cvtps_pd(_mm_loadu_ps(args.scale_w + c + 4)), scale4));
+    const __m256 multiplier = _mm256_set_m128(hi, lo);
+    __m256 t = _mm256_mul_ps(_mm256_cvtepi32_ps(acc), multiplier);
+    if (args.bias != nullptr) t = _mm256_add_ps(t, _mm256_loadu_ps(args.bias + c));
+    _mm256_storeu_ps(dst + c, t);
+  }
+  for (; c < n; ++c) {
+    const uint32_t shift =
+        static_cast<uint32_t>(args.zero_point) * static_cast<uint32_t>(args.column[c]);
+    const auto acc = static_cast<int32_t>(static_cast<uint32_t>(src[c]) - shift);
+    const auto multiplier = static_cast<float>(scale * static_cast<double>(args.scale_w[c]));
+    const float t = static_cast<float>(acc) * multiplier;
+    dst[c] = args.bias == nullptr ? t : t + args.bias[c];
+  }
+}
+
 }  // namespace narrow::kernels::avx2
 #endif

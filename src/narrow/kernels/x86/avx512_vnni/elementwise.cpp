@@ -193,5 +193,45 @@ void average_pool(const WindowArgs& args, const AverageArgs& average) noexcept {
   }
 }
 
+void range(const float* src, int64_t count, float* lo, float* hi) noexcept {
+  __m512 low = _mm512_set1_ps(*lo);
+  __m512 high = _mm512_set1_ps(*hi);
+  for (int64_t i = 0; i < count; i += 16) {
+    const __mmask16 k = mask16(count - i);
+    const __m512 x = _mm512_maskz_loadu_ps(k, src + i);
+    // The second operand is what NaN leaves.
+    low = _mm512_mask_min_ps(low, k, x, low);
+    high = _mm512_mask_max_ps(high, k, x, high);
+  }
+  alignas(64) float lows[16];
+  alignas(64) float highs[16];
+  _mm512_store_ps(lows, low);
+  _mm512_store_ps(highs, high);
+  for (int i = 0; i < 16; ++i) {
+    *lo = lows[i] < *lo ? lows[i] : *lo;
+    *hi = highs[i] > *hi ? highs[i] : *hi;
+  }
+}
+
+void scale_row(float* dst, const int32_t* src, int64_t n, const ScaleRowArgs& args) noexcept {
+  const __m512i zero = _mm512_set1_epi32(args.zero_point);
+  const __m512d scale = _mm512_set1_pd(static_cast<double>(args.scale));
+  for (int64_t c = 0; c < n; c += 16) {
+    const __mmask16 k = mask16(n - c);
+    const __m512i column = _mm512_maskz_loadu_epi32(k, args.column + c);
+    const __m512i acc =
+        _mm512_sub_epi32(_mm512_maskz_loadu_epi32(k, src + c), _mm512_mullo_epi32(zero, column));
+    const __m512 w = _mm512_maskz_loadu_ps(k, args.scale_w + c);
+    const __m256 lo =
+        _mm512_cvtpd_ps(_mm512_mul_pd(_mm512_cvtps_pd(_mm512_castps512_ps256(w)), scale));
+    const __m256 hi =
+        _mm512_cvtpd_ps(_mm512_mul_pd(_mm512_cvtps_pd(_mm512_extractf32x8_ps(w, 1)), scale));
+    const __m512 multiplier = _mm512_insertf32x8(_mm512_castps256_ps512(lo), hi, 1);
+    __m512 t = _mm512_mul_ps(_mm512_cvtepi32_ps(acc), multiplier);
+    if (args.bias != nullptr) t = _mm512_add_ps(t, _mm512_maskz_loadu_ps(k, args.bias + c));
+    _mm512_mask_storeu_ps(dst + c, k, t);
+  }
+}
+
 }  // namespace narrow::kernels::avx512_vnni
 #endif

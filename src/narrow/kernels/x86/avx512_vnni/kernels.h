@@ -18,5 +18,8 @@ void binary(uint8_t* dst, const uint8_t* a, int64_t step_a, const uint8_t* b, in
 void lookup(uint8_t* dst, const uint8_t* src, int64_t count, const uint8_t* table) noexcept;
 void max_pool(const WindowArgs& args) noexcept;
 void average_pool(const WindowArgs& args, const AverageArgs& average) noexcept;
+void range(const float* src, int64_t count, float* lo, float* hi) noexcept;
+void scale_row(float* dst, const int32_t* src, int64_t n, const ScaleRowArgs& args) noexcept;
+void wgemm(const WgemmArgs& args) noexcept;
 
 }  // namespace narrow::kernels::avx512_vnni
