@@ -47,6 +47,7 @@ NodeRig gemm_rig(const GemmCase& c, Part part) {
   if (c.trans_b) rig.attribute("transB", int64_t{1});
   if (c.block != 0) rig.attribute("block_size", c.block);
   Tensor x = random_floats(c.x, 1, -1, 1);
+  x.mutable_data<float>()[0] = 1;  // meets the weight that is perturbed
   const Dims shape = c.trans_b ? Dims{c.n, k} : Dims{k, c.n};
   std::vector<int64_t> codes = random_codes(c.w_type, shape, 2).to_ints();
   const int64_t groups = c.block == 0 ? 1 : (k + c.block - 1) / c.block;
@@ -58,8 +59,10 @@ NodeRig gemm_rig(const GemmCase& c, Part part) {
   if (part == Part::magnitude) {
     for (float& v : x.mutable_data<float>()) v = std::abs(v);
     for (float& v : bias.mutable_data<float>()) v = std::abs(v);
-    // Differences from any zero_point are at most the width of the type.
-    const int64_t width = integer_max(c.w_type) - integer_min(c.w_type);
+    // Differences from a zero_point are at most the width of the type.
+    const int64_t low = integer_min(c.w_type);
+    const int64_t high = integer_max(c.w_type);
+    const int64_t width = c.zero ? high - low : std::max(-low, high);
     rig.activation(x).constant(
         Tensor::from_ints(std::vector<int64_t>(codes.size(), width), DType::uint8, shape));
     rig.constant(random_floats(scales, 3, 0.01f, 0.1f)).absent().constant(bias);
