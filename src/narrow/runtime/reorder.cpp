@@ -75,6 +75,25 @@ void transpose_tile(const T* src, int64_t src_stride, T* dst, int64_t dst_stride
   for (int64_t i = 0; i < n; ++i) std::memcpy(dst + i * dst_stride, &rows[i], kVectorBytes);
 }
 
+/// Two to four channels, as pictures have: the loop over them is unrolled.
+template <class T, int64_t kRows>
+void transpose_few_rows(const T* src, T* dst, int64_t columns, int64_t begin, int64_t end) {
+  for (int64_t c = begin; c < end; ++c) {
+    for (int64_t r = 0; r < kRows; ++r) dst[c * kRows + r] = src[r * columns + c];
+  }
+}
+
+template <class T>
+void transpose_scalar(const T* src, T* dst, int64_t rows, int64_t columns, int64_t begin,
+                      int64_t end) {
+  if (rows == 2) return transpose_few_rows<T, 2>(src, dst, columns, begin, end);
+  if (rows == 3) return transpose_few_rows<T, 3>(src, dst, columns, begin, end);
+  if (rows == 4) return transpose_few_rows<T, 4>(src, dst, columns, begin, end);
+  for (int64_t c = begin; c < end; ++c) {
+    for (int64_t r = 0; r < rows; ++r) dst[c * rows + r] = src[r * columns + c];
+  }
+}
+
 /// Columns [begin, end) of one matrix. Tiles at the borders overlap their neighbours, which writes
 /// the same values twice.
 template <class T>
@@ -82,10 +101,7 @@ void transpose_strip(const T* src, T* dst, int64_t rows, int64_t columns, int64_
                      int64_t end) {
   constexpr int64_t n = kTile<T>;
   if (rows < n || end - begin < n) {
-    for (int64_t c = begin; c < end; ++c) {
-      for (int64_t r = 0; r < rows; ++r) dst[c * rows + r] = src[r * columns + c];
-    }
-    return;
+    return transpose_scalar(src, dst, rows, columns, begin, end);
   }
   for (int64_t c = begin; c < end; c += n) {
     const int64_t column = std::min(c, end - n);
