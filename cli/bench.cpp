@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "narrow/evaluate/bench.h"
+
+#include <memory>
+
+#include "commands.h"
+#include "inputs.h"
+#include "model.h"
+#include "narrow/report/results.h"
+
+namespace narrow::cli {
+namespace {
+
+constexpr const char* kExamples =
+    "\nA run goes from the model's inputs to its outputs: quantizing the one and dequantizing the\n"
+    "other are part of the time, weights stay in their few bits.\n"
+    "\nExamples:\n"
+    "  narrow bench model.onnx\n"
+    "  narrow bench model.onnx --batch 32 --threads 1 --json\n"
+    "  narrow bench model.onnx --profile\n";
+
+struct BenchFlags {
+  std::string model;
+  std::vector<std::string> inputs;
+  std::string compute;
+  int64_t batch = 0;
+  int64_t warmup = 5;
+  int64_t runs = 0;
+  int64_t seed = 1;
+  double seconds = 1;
+  bool profile = false;
+};
+
+void run_bench(const BenchFlags& flags, Context& context) {
+  const Graph graph = load_model(flags.model);
+  BenchOptions options;
+  const int64_t fixed = fixed_batch(graph);
+  options.batch = flags.batch > 0 ? flags.batch : fixed > 0 ? fixed : 1;
+  options.threads = context.thread_count();
+  options.seconds = flags.seconds;
+  options.warmup = flags.warmup;
+  options.seed = static_cast<uint64_t>(flags.seed);
+  options.profile = flags.profile;
+  options.session = session_options(context, flags.compute);
+  options.progress = make_progress();
+  if (flags.runs > 0) {
+    options.min_runs = flags.runs;
+    options.max_runs = flags.runs;
+  }
+  const BenchResult result = flags.inputs.empty()
+                                 ? bench(graph, options)
+                                 : bench(graph, read_inputs(flags.inputs, graph), options);
+  context.print(to_json(result), to_text(result));
+}
+
+}  // namespace
+
+void add_bench(CLI::App& app, Context& context) {
+  CLI::App* command = app.add_subcommand("bench", "Measure how fast a model runs");
+  auto flags = std::make_shared<BenchFlags>();
+  add_model(*command, "model", flags->model, "The model");
+  add_integer(*command, "--batch", flags->batch, 1, 65536,
+              "Samples at once (default: the model's own, else 1)");
+  add_number(*command, "--seconds", flags->seconds, 0, 3600,
+             "Time to spend on timed runs (default 1)");
+  add_integer(*command, "--runs", flags->runs, 1, 10000000, "Exactly this many timed runs");
+  add_integer(*command, "--warmup", flags->warmup, 0, 1000000, "Untimed runs before (default 5)");
+  add_integer(*command, "--seed", flags->seed, 0, INT64_MAX, "Of the random inputs (default 1)");
+  command->add_option("--input", flags->inputs, "Inputs from files instead, as of narrow run")
+      ->type_name("[NAME=]FILE")
+      ->expected(1, -1);
+  command->add_flag("--profile", flags->profile, "Add the time of each node");
+  add_compute(*command, flags->compute);
+  add_common_options(*command, context);
+  command->footer(kExamples);
+  command->callback(
+      [flags, &context] { context.run = [flags, &context] { run_bench(*flags, context); }; });
+}
+
+}  // namespace narrow::cli

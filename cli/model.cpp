@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model.h"
+
+#include <fmt/format.h>
+
+#include "narrow/core/error.h"
+#include "narrow/evaluate/runner.h"
+#include "narrow/formats/onnx/onnx.h"
+
+namespace narrow::cli {
+
+CLI::Option* add_model(CLI::App& command, const std::string& name, std::string& path,
+                       const std::string& help) {
+  return command.add_option(name, path, help)->required()->type_name("ONNX");
+}
+
+void add_compute(CLI::App& command, std::string& compute) {
+  compute = "integer";
+  add_choice(command, "--compute", compute, {"integer", "float", "reference"},
+             "integer: quantized layers on integers (default); float: every node in float; "
+             "reference: the plain specification, slow");
+}
+
+CLI::Option* add_data(CLI::App& command, std::string& spec, const std::string& help) {
+  return command.add_option("--data", spec, help)->type_name("DATA");
+}
+
+Graph load_model(const std::string& path) {
+  return read_onnx(path);
+}
+
+SessionOptions session_options(const Context& context, const std::string& compute) {
+  SessionOptions options;
+  options.threads = context.thread_count();
+  options.lower = compute != "float";
+  options.reference = compute == "reference";
+  return options;
+}
+
+Session make_session(const std::string& path, Graph graph, const SessionOptions& options) {
+  try {
+    return Session(std::move(graph), options);
+  } catch (Error& e) {
+    e.add_context(path);
+    throw;
+  }
+}
+
+std::unique_ptr<Dataset> open_data(const std::string& spec, const Graph& graph) {
+  return open_dataset(parse_data_spec(spec), data_hints(graph));
+}
+
+std::vector<Dims> input_dims(const Graph& graph, int64_t batch) {
+  std::vector<Dims> all;
+  for (const ValueId id : graph.inputs()) {
+    const auto& shape = graph.value(id).shape;
+    if (!shape) return {};
+    Dims dims;
+    for (size_t i = 0; i < shape->size(); ++i) {
+      const Dim& dim = (*shape)[i];
+      if (!dim.known() && i > 0) return {};
+      dims.push_back(dim.known() ? dim.value : batch);
+    }
+    all.push_back(std::move(dims));
+  }
+  return all;
+}
+
+int64_t fixed_batch(const Graph& graph) {
+  for (const ValueId id : graph.inputs()) {
+    const auto& shape = graph.value(id).shape;
+    if (shape && !shape->empty() && (*shape)[0].known()) return (*shape)[0].value;
+  }
+  return 0;
+}
+
+}  // namespace narrow::cli

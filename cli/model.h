@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+// Models and data as the commands take them.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "context.h"
+#include "narrow/data/dataset.h"
+#include "narrow/graph/graph.h"
+#include "narrow/runtime/session.h"
+
+namespace narrow::cli {
+
+/// The positional MODEL.
+CLI::Option* add_model(CLI::App& command, const std::string& name, std::string& path,
+                       const std::string& help);
+/// --compute: integer kernels, float as written, or the plain reference implementations.
+void add_compute(CLI::App& command, std::string& compute);
+/// --data, checked when the command line is read; `spec` gets the text.
+CLI::Option* add_data(CLI::App& command, std::string& spec, const std::string& help);
+
+/// Errors get the path as context.
+Graph load_model(const std::string& path);
+SessionOptions session_options(const Context& context, const std::string& compute);
+/// The graph's session; errors name the model.
+Session make_session(const std::string& path, Graph graph, const SessionOptions& options);
+
+/// The data set for this model's inputs.
+std::unique_ptr<Dataset> open_data(const std::string& spec, const Graph& graph);
+
+/// Shapes of the inputs with the batch filled in: concrete, or empty if a dimension other than the
+/// first is not known.
+std::vector<Dims> input_dims(const Graph& graph, int64_t batch);
+/// The first dimension that the model fixes, or 0.
+int64_t fixed_batch(const Graph& graph);
+
+}  // namespace narrow::cli

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "narrow/pipeline/quantize.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <memory>
+
+#include "commands.h"
+#include "model.h"
+#include "narrow/core/error.h"
+#include "narrow/graph/pass.h"
+#include "narrow/pipeline/recipe.h"
+
+namespace narrow::cli {
+namespace {
+
+constexpr const char* kExamples =
+    "\nEvery recipe key is a flag; with --recipe FILE the flags change what "
+    "the file says.\n"
+    "\nExamples:\n"
+    "  narrow quantize model.onnx -o int8.onnx --data mnist:DIR,split=train "
+    "--eval-data mnist:DIR\n"
+    "  narrow quantize model.onnx -o w4.onnx --mode weight_only --weights int4 "
+    "--group-size 32\n"
+    "  narrow quantize model.onnx -o q.onnx --data images:photos --target "
+    "openvino --max-drop 0.5\n"
+    "  narrow quantize model.onnx -o q.onnx --recipe r.yaml --keep-float "
+    "conv1,fc2\n"
+    "  narrow quantize model.onnx --data images:photos --dump-recipe > "
+    "r.yaml\n";
+
+/// A flag that sets a recipe key, in the order of the command line.
+struct KeyText {
+  std::string key;
+  std::string text;
+};
+
+struct QuantizeFlags {
+  std::string model;
+  std::string output;
+  std::string recipe_file;
+  std::vector<KeyText> keys;
+  std::string statistics;
+  std::string save_statistics;
+  std::vector<std::string> disabled_passes;
+  bool qoperator = false;
+  bool dump_recipe = false;
+  bool dry_run = false;
+  bool measure_latency = false;
+};
+
+Recipe build_recipe(const QuantizeFlags& flags) {
+  Recipe recipe = flags.recipe_file.empty() ? Recipe{} : load_recipe(flags.recipe_file);
+  for (const KeyText& key : flags.keys) set_recipe_key(recipe, key.key, key.text);
+  if (flags.qoperator) set_recipe_key(recipe, "format", "qoperator");
+  return recipe;
+}
+
+void run_quantization(const QuantizeFlags& flags, Context& context) {
+  const Recipe recipe = build_recipe(flags);
+  if (flags.dump_recipe) {
+    const std::string yaml = dump_recipe(recipe);
+    return context.print(json_text({{"recipe", yaml}}), yaml);
+  }
+  if (flags.model.empty()) {
+    throw Error(ErrorCode::invalid_argument, "quantize needs a model", "narrow quantize --help");
+  }
+  if (flags.output.empty() && !flags.dry_run) {
+    throw Error(ErrorCode::invalid_argument, "quantize needs the name of the file to write",
+                "add -o FILE.onnx, or --dry-run to write none");
+  }
+  QuantizeJob job;
+  job.model = flags.model;
+  if (!flags.dry_run) job.output = flags.output;
+  job.recipe = recipe;
+  job.threads = context.thread_count();
+  job.statistics = flags.statistics;
+  job.save_statistics = flags.save_statistics;
+  job.measure_latency = flags.measure_latency;
+  job.disabled_passes = flags.disabled_passes;
+  job.command = context.command_line;
+  job.progress = make_progress();
+  job.preflight = [](const std::string& line) { write_stderr(line); };
+  try {
+    const QuantizeReport report = run_quantize(job);
+    context.print(to_json(report), to_text(report));
+  } catch (const QualityBelowTarget& refusal) {
+    context.print(to_json(refusal.report()), to_text(refusal.report()));
+    throw;
+  }
+}
+
+std::string flag_name(const RecipeKey& key) {
+  std::string name = key.name;
+  std::replace(name.begin(), name.end(), '_', '-');
+  return "--" + name;
+}
+
+/// One flag for each key of the recipe: the table is the only list.
+void add_recipe_flags(CLI::App& command, QuantizeFlags& flags) {
+  for (const RecipeKey& key : recipe_keys()) {
+    const std::string name = key.name;
+    const auto set = [&flags, name](const std::string& text) {
+      flags.keys.push_back({name, text});
+    };
+    const bool boolean = std::string_view(key.values) == "BOOL";
+    if (boolean) {
+      command
+          .add_flag_callback(
+              flag_name(key), [set] { set("true"); }, key.help)
+          ->group("Recipe");
+      continue;
+    }
+    auto* option = command.add_option_function<std::vector<std::string>>(
+        flag_name(key),
+        [set](const std::vector<std::string>& texts) {
+          for (const std::string& text : texts) set(text);
+        },
+        key.help);
+    option->type_name(key.values)->group("Recipe");
+    option->expected(1, key.repeatable ? 1 << 20 : 1);
+    if (key.repeatable) option->allow_extra_args(false);
+  }
+}
+
+std::vector<std::string> pass_names() {
+  std::vector<std::string> names;
+  for (const PassInfo& pass : all_passes()) names.emplace_back(pass.name);
+  return names;
+}
+
+}  // namespace
+
+void add_quantize(CLI::App& app, Context& context) {
+  CLI::App* command =
+      app.add_subcommand("quantize", "Make a quantized model, and verify what was written");
+  auto flags = std::make_shared<QuantizeFlags>();
+  command->add_option("model", flags->model, "The float model")->type_name("ONNX");
+  command->add_option("-o,--output", flags->output, "The file to write")->type_name("ONNX");
+  command->add_option("--recipe", flags->recipe_file, "Start from this recipe")->type_name("YAML");
+  command->add_flag("--dump-recipe", flags->dump_recipe, "Print the recipe and stop");
+  command->add_flag("--dry-run", flags->dry_run, "Do everything but write the file");
+  command->add_flag("--qoperator", flags->qoperator, "Short for --format qoperator");
+  command
+      ->add_option("--statistics", flags->statistics,
+                   "Calibration statistics to read instead of calibrating, if "
+                   "the file is there")
+      ->type_name("JSON");
+  command
+      ->add_option("--save-statistics", flags->save_statistics,
+                   "Where to write the calibration statistics")
+      ->type_name("JSON");
+  command->add_flag("--measure-latency", flags->measure_latency,
+                    "Add the latency of both models to the report");
+  command
+      ->add_option("--disable-pass", flags->disabled_passes,
+                   fmt::format("Passes to leave out: {}", fmt::join(pass_names(), ", ")))
+      ->type_name("NAME")
+      ->allow_extra_args(false);
+  add_recipe_flags(*command, *flags);
+  add_common_options(*command, context);
+  command->footer(kExamples);
+  command->callback([flags, &context] {
+    context.run = [flags, &context] { run_quantization(*flags, context); };
+  });
+}
+
+}  // namespace narrow::cli
