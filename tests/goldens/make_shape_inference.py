@@ -236,6 +236,7 @@ case("quantizelinear_default", "QuantizeLinear", [x("N", 3, 4), c(0.1, F)])
 case("quantizelinear_axis", "QuantizeLinear", [x(5, 3, 4), c([1, 1, 1], F), c([0, 0, 0], I8)],
      axis=1)
 case("quantizelinear_dtype", "QuantizeLinear", [x("N", 3), c(0.1, F)], output_dtype=T.INT4)
+case("quantizelinear_no_dtype", "QuantizeLinear", [x("N", 3), c(0.1, F), c(0, I8)], output_dtype=0)
 case("quantizelinear_block", "QuantizeLinear", [x(8, 4), c(np.ones((2, 4)), F),
                                                 c(np.zeros((2, 4)), T.INT16)], axis=0, block_size=4)
 case("dequantizelinear", "DequantizeLinear", [x("N", 3, 4, t=U8), c(0.1, F), c(3, U8)])

@@ -203,6 +203,16 @@ TEST(InferShapes, ReshapeFindsTheMissingDimension) {
   EXPECT_EQ(n.shape(anonymous), "[?, 3, 2]");
 }
 
+TEST(InferShapes, ValuesThatAreTooManyAreDropped) {
+  Net n;
+  const ValueId part = n.op("Identity", {n.ints(Ints(1000, 1))});
+  const ValueId joined = n.op("Concat", std::vector<ValueId>(200, part), {{"axis", int64_t{0}}});
+  n.infer();
+  EXPECT_EQ(n.value(part).size(), 1000u);
+  EXPECT_TRUE(n.value(joined).empty());
+  EXPECT_EQ(n.shape(joined), "[200000]");
+}
+
 TEST(InferShapes, InputDimensionsBindTheirSymbolEverywhere) {
   Net n;
   const ValueId a = n.input(SymbolicShape{kN, 3});
@@ -767,6 +777,10 @@ const Hostile kHostile[] = {
     {"cast type", "element type 77",
      [](Net& n) {
        n.op("Cast", {n.input(kImage)}, {{"to", int64_t{77}}});
+     }},
+    {"cast to nothing", "attribute to is missing",
+     [](Net& n) {
+       n.op("Cast", {n.input(kImage)}, {{"to", int64_t{0}}});
      }},
     {"batch norm channels", "parameters of batch",
      [](Net& n) {

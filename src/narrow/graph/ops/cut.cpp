@@ -19,16 +19,17 @@ void propagate_concat(InferContext& c) {
   if (!KnownValue::tracks(out.dtype)) return;
   bool useful = false;
   for (size_t i = 0; i < c.node().inputs.size(); ++i) {
+    const Dim& count = (*c.shape(i))[0];
+    if (!count.known() || count.value > KnownValue::kMaxElements) return;
     if (const auto value = c.value(i)) {
       out.elements.insert(out.elements.end(), value->elements.begin(), value->elements.end());
       useful = true;
-      continue;
+    } else {
+      out.elements.resize(out.elements.size() + static_cast<size_t>(count.value));
     }
-    const Dim& count = (*c.shape(i))[0];
-    if (!count.known() || count.value > KnownValue::kMaxElements) return;
-    out.elements.resize(out.elements.size() + static_cast<size_t>(count.value));
+    if (out.elements.size() > KnownValue::kMaxElements) return;
   }
-  if (!useful || out.elements.size() > KnownValue::kMaxElements) return;
+  if (!useful) return;
   out.dims = {static_cast<int64_t>(out.elements.size())};
   c.set_value(0, std::move(out));
 }

@@ -256,6 +256,7 @@ void require_float(const InferContext& c, size_t input) {
 DType dtype_attribute(const InferContext& c, std::string_view key, DType fallback) {
   if (!c.node().has(key)) return fallback;
   const int64_t number = c.node().int_or(key, 0);
+  if (number == 0) return fallback;  // TensorProto.UNDEFINED, the default of output_dtype
   const DType dtype = dtype_from_onnx(number);
   if (dtype == DType::undefined) {
     c.fail(fmt::format("attribute '{}' is element type {}, which is not supported", key, number));

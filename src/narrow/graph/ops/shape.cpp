@@ -145,8 +145,9 @@ void cast_to(InferContext& c, DType dtype) {
 }
 
 void infer_cast(InferContext& c) {
-  if (!c.node().has("to")) c.fail("attribute to is missing");
-  cast_to(c, dtype_attribute(c, "to", DType::undefined));
+  const DType dtype = dtype_attribute(c, "to", DType::undefined);
+  if (dtype == DType::undefined) c.fail("attribute to is missing");
+  cast_to(c, dtype);
 }
 
 void infer_cast_like(InferContext& c) {
