@@ -43,7 +43,7 @@ void run_gemm_bench(benchmark::State& state, const KernelSet& set, const Gemm& g
   GemmProblem p;
   p.m = g.m;
   p.a = reinterpret_cast<const uint8_t*>(a.raw());
-  p.w = &w;
+  p.w = w.view();
   p.epilogue = {columns.corr.data(), columns.multiplier.data(), nullptr, nullptr, 0, 255, 0,
                 Out::codes};
   p.dst = y.mutable_raw();

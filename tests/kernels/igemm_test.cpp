@@ -73,14 +73,14 @@ class Product {
     std::memset(dst.data(), 0xa5, bytes);
     IgemmProblem p;
     p.m = c_.m;
-    p.w = &w;
+    p.w = w.view();
     p.rows = [&](int64_t first, int64_t count, const uint8_t** rows) {
       for (int64_t i = 0; i < count; ++i) rows[i] = a_.data() + (first + i) * pitch_;
     };
     p.tap_offsets = taps_;
     p.epilogue = {columns.corr.data(),
                   columns.multiplier.data(),
-                  w.weight_zero.empty() ? nullptr : w.weight_zero.data(),
+                  nullptr,
                   columns.bias.data(),
                   lo(),
                   hi(),
@@ -228,7 +228,7 @@ TEST(Igemm, MultiplierWithoutFiniteProduct) {
     uint8_t dst[4] = {};
     IgemmProblem p;
     p.m = 1;
-    p.w = &w;
+    p.w = w.view();
     p.rows = [&](int64_t, int64_t, const uint8_t** rows) { rows[0] = a; };
     p.tap_offsets = {&tap, 1};
     p.epilogue = {columns.corr.data(), columns.multiplier.data(), nullptr, nullptr, -10, 245, 10,

@@ -84,22 +84,48 @@ TEST(IntegerGemmStep, NoRows) {
   gemm_rig({{0, 20}, 10}).check();
 }
 
+struct Activations {
+  Dims a, b, y;
+};
+
 TEST(IntegerGemmStep, TwoActivationsBroadcast) {
-  struct Shapes {
-    Dims a, b, y;
-  };
-  for (const Shapes& s :
-       {Shapes{{4, 7}, {7, 5}, {4, 5}}, Shapes{{2, 3, 4, 7}, {2, 3, 7, 5}, {2, 3, 4, 5}},
-        Shapes{{2, 1, 4, 7}, {3, 7, 5}, {2, 3, 4, 5}}, Shapes{{4, 7}, {3, 7, 20}, {3, 4, 20}}}) {
-    for (const DType dtype : {DType::uint8, DType::int8}) {
-      NodeRig rig("narrow", "QGemm");
-      rig.activation(random_codes(dtype, s.a, 1)).grid(0.1f, 5, dtype);
-      rig.activation(random_codes(dtype, s.b, 2))
-          .grid(0.2f, -3 + 10 * (dtype == DType::uint8), dtype);
-      rig.grid(0.9f, 17, dtype).output(dtype, s.y);
-      rig.check(0);
+  for (const Activations& s :
+       {Activations{{4, 7}, {7, 5}, {4, 5}}, Activations{{2, 3, 4, 7}, {2, 3, 7, 5}, {2, 3, 4, 5}},
+        Activations{{2, 1, 4, 8}, {3, 8, 16}, {2, 3, 4, 16}},
+        Activations{{4, 7}, {3, 7, 20}, {3, 4, 20}}, Activations{{11, 2, 9}, {9, 33}, {11, 2, 33}},
+        Activations{{2, 40, 64}, {2, 64, 70}, {2, 40, 70}},
+        Activations{{12, 70, 96}, {12, 96, 70}, {12, 70, 70}}}) {
+    for (const DType a : {DType::uint8, DType::int8}) {
+      for (const DType b : {DType::uint8, DType::int8}) {
+        for (const int64_t zero : {0, 5, 100}) {
+          NodeRig rig("narrow", "QGemm");
+          rig.activation(random_codes(a, s.a, 1)).grid(0.1f, 5, a);
+          rig.activation(random_codes(b, s.b, 2)).grid(0.2f, zero, b);
+          if (zero != 5) rig.grid(5.0f, 17, DType::int8);
+          rig.output(zero == 5 ? DType::float32 : DType::int8, s.y);
+          rig.check();
+        }
+      }
     }
   }
+}
+
+TEST(IntegerGemmStep, ActivationsOfUnknownShape) {
+  NodeRig rig("narrow", "QGemm");
+  rig.activation(random_codes(DType::int8, {2, 3}, 1), false).grid(0.1f, 0, DType::int8);
+  rig.activation(random_codes(DType::int8, {3, 4}, 1), false).grid(0.1f, 0, DType::int8);
+  rig.output(DType::float32, {2, 4});
+  rig.check();
+}
+
+TEST(IntegerGemmStep, SumsOfActivationsThatPassInt32) {
+  const int64_t k = 40000;
+  NodeRig rig("narrow", "QGemm");
+  rig.activation(Tensor::from(std::vector<uint8_t>(k, 255), {1, k})).grid(1.0f, 0, DType::uint8);
+  rig.activation(Tensor::from(std::vector<uint8_t>(k, 255), {k, 1})).grid(1.0f, 0, DType::uint8);
+  rig.output(DType::float32, {1, 1});
+  EXPECT_EQ(rig.run("reference").item<float>(), 255.0f * 255.0f * 40000.0f);
+  rig.check();
 }
 
 TEST(IntegerGemmStep, CountsWork) {

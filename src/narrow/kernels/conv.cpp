@@ -119,7 +119,7 @@ void run_conv(const KernelSet& kernels, const ConvProblem& p, const PackedConv& 
       const PackedMatrix& matrix = w.groups[g];
       IgemmProblem problem;
       problem.m = count;
-      problem.w = &matrix;
+      problem.w = matrix.view();
       problem.rows = [&](int64_t row, int64_t rows, const uint8_t** pointers) {
         image.pixels(base, row, rows, g * p.group_channels(), pointers);
       };

@@ -26,7 +26,7 @@ int64_t piece_rows(int64_t m, int64_t k) {
 void run_piece(const KernelSet& kernels, const GemmProblem& g, int64_t first, int64_t rows,
                const uint8_t* a, int64_t pitch) {
   const int64_t zero = 0;
-  const int64_t n = g.w->shape.n;
+  const int64_t n = g.w.shape.n;
   IgemmProblem p;
   p.m = rows;
   p.w = g.w;
@@ -48,7 +48,7 @@ size_t gemm_scratch_bytes(int64_t m, int64_t k) {
 }
 
 void run_gemm(const KernelSet& kernels, const GemmProblem& g, std::span<std::byte> scratch) {
-  const int64_t k = g.w->shape.run_bytes;
+  const int64_t k = g.w.shape.run_bytes;
   const int64_t pitch = pitch_of(k);
   if (g.flip == 0 && pitch == k) return run_piece(kernels, g, 0, g.m, g.a, k);
   if (scratch.size() < gemm_scratch_bytes(g.m, k)) {

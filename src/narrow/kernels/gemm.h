@@ -14,7 +14,7 @@ struct GemmProblem {
   int64_t m = 0;
   const uint8_t* a = nullptr;
   uint8_t flip = 0;  // 0x80 for int8 codes
-  const PackedMatrix* w = nullptr;
+  PackedView w;
   Epilogue epilogue = {};
   void* dst = nullptr;
 };

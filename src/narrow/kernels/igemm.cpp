@@ -47,7 +47,7 @@ Blocks choose_blocks(int64_t m, int64_t n, int64_t k) {
 
 void run_part(const KernelSet& kernels, const IgemmProblem& p, int64_t row, int64_t row_end,
               int64_t column, int64_t column_end) {
-  const MatrixShape& shape = p.w->shape;
+  const MatrixShape& shape = p.w.shape;
   std::array<const uint8_t*, kBlockRows> rows;
   std::array<int32_t, kBlockRows> sums;
   const int64_t element = p.epilogue.out == Out::codes ? 1 : 4;
@@ -60,15 +60,14 @@ void run_part(const KernelSet& kernels, const IgemmProblem& p, int64_t row, int6
     args.taps = p.tap_offsets.data();
     args.num_taps = shape.taps;
     args.run = shape.groups();
-    args.weights = reinterpret_cast<const int8_t*>(p.w->weights.raw()) +
-                   column * shape.taps * shape.read_bytes();
+    args.weights = p.w.weights + column * shape.taps * shape.read_bytes();
     args.n = column_end - column;
     args.row_sums = sums.data();
     args.epilogue = p.epilogue;
     args.epilogue.corr += column;
     if (args.epilogue.multiplier != nullptr) args.epilogue.multiplier += column;
-    if (args.epilogue.weight_zero != nullptr) {
-      args.epilogue.weight_zero += column;
+    if (p.w.weight_zero != nullptr) {
+      args.epilogue.weight_zero = p.w.weight_zero + column;
       kernels.row_sums(rows.data(), count, args.taps, shape.taps, shape.run_bytes, sums.data());
     }
     if (args.epilogue.bias != nullptr) args.epilogue.bias += column;
@@ -78,14 +77,8 @@ void run_part(const KernelSet& kernels, const IgemmProblem& p, int64_t row, int6
   }
 }
 
-}  // namespace
-
-size_t packed_matrix_bytes(const MatrixShape& shape) {
-  return static_cast<size_t>(shape.panels() * kPanel * shape.taps * shape.read_bytes());
-}
-
-void pack_matrix_into(std::span<const int8_t> codes, const MatrixShape& shape, int8_t* weights,
-                      int32_t* column_sums) {
+void fill_panels(std::span<const int8_t> codes, const MatrixShape& shape, int8_t* weights,
+                 int32_t* column_sums) {
   const int64_t groups = shape.groups();
   for (int64_t c = 0; c < shape.panels() * kPanel; ++c) {
     int8_t* panel = weights + c / kPanel * (shape.taps * groups * kPanel * kGroup);
@@ -104,6 +97,12 @@ void pack_matrix_into(std::span<const int8_t> codes, const MatrixShape& shape, i
   }
 }
 
+}  // namespace
+
+size_t packed_matrix_bytes(const MatrixShape& shape) {
+  return static_cast<size_t>(shape.panels() * kPanel * shape.taps * shape.read_bytes());
+}
+
 PackedMatrix pack_matrix(std::span<const int8_t> codes, const MatrixShape& shape,
                          std::span<const int32_t> zero) {
   if (static_cast<int64_t>(codes.size()) != shape.n * shape.k()) {
@@ -114,8 +113,8 @@ PackedMatrix pack_matrix(std::span<const int8_t> codes, const MatrixShape& shape
   out.weights = Tensor(DType::int8, {static_cast<int64_t>(packed_matrix_bytes(shape))});
   const int64_t padded = shape.panels() * kPanel;
   out.column_sums.resize(padded);
-  pack_matrix_into(codes, shape, reinterpret_cast<int8_t*>(out.weights.mutable_raw()),
-                   out.column_sums.data());
+  fill_panels(codes, shape, reinterpret_cast<int8_t*>(out.weights.mutable_raw()),
+              out.column_sums.data());
   if (std::any_of(zero.begin(), zero.end(), [](int32_t z) { return z != 0; })) {
     out.weight_zero.assign(padded, 0);
     for (int64_t c = 0; c < shape.n; ++c) out.weight_zero[c] = zero[zero.size() == 1 ? 0 : c];
@@ -185,9 +184,9 @@ Columns make_columns(const PackedMatrix& w, int32_t z_x, std::span<const int32_t
 }
 
 void run_igemm(const KernelSet& kernels, const IgemmProblem& p) {
-  const int64_t n = p.w->shape.n;
+  const int64_t n = p.w.shape.n;
   if (p.m == 0 || n == 0) return;
-  const Blocks block = choose_blocks(p.m, n, std::max<int64_t>(p.w->shape.k(), 1));
+  const Blocks block = choose_blocks(p.m, n, std::max<int64_t>(p.w.shape.k(), 1));
   const int64_t across = (n + block.columns - 1) / block.columns;
   const int64_t down = (p.m + block.rows - 1) / block.rows;
   const auto run = [&](int64_t i) {

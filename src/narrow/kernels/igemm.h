@@ -34,22 +34,30 @@ struct MatrixShape {
 /// K with padding that kernels take at most (the AVX2 kernel widens a row on its stack).
 inline constexpr int64_t kMaxK = 65536;
 
+/// Packed weights as the product needs them, wherever they live.
+struct PackedView {
+  MatrixShape shape;
+  const int8_t* weights = nullptr;
+  const int32_t* weight_zero = nullptr;  // nullptr: symmetric
+};
+
 struct PackedMatrix {
   MatrixShape shape;
   Tensor weights;                    // int8, layout of kernel_types.h
   std::vector<int32_t> column_sums;  // of the codes, padded to whole panels
   std::vector<int32_t> weight_zero;  // per column, padded; empty: symmetric
   size_t bytes() const { return weights.bytes(); }
+  PackedView view() const {
+    return {shape, reinterpret_cast<const int8_t*>(weights.raw()),
+            weight_zero.empty() ? nullptr : weight_zero.data()};
+  }
 };
 
 /// codes [n][taps][run_bytes]; zero: one zero_point per column, or none.
 PackedMatrix pack_matrix(std::span<const int8_t> codes, const MatrixShape& shape,
                          std::span<const int32_t> zero);
-/// The same into memory of the caller; `weights` holds packed_matrix_bytes(shape), column_sums
-/// whole panels. For right-hand sides that are activations.
+/// Bytes of the packed weights alone.
 size_t packed_matrix_bytes(const MatrixShape& shape);
-void pack_matrix_into(std::span<const int8_t> codes, const MatrixShape& shape, int8_t* weights,
-                      int32_t* column_sums);
 
 /// Where column c of depthwise weights stands in a block of 64 (kernel_types.h).
 int64_t depthwise_place(int64_t channel);
@@ -79,10 +87,10 @@ using RowPointers = std::function<void(int64_t first, int64_t count, const uint8
 
 struct IgemmProblem {
   int64_t m = 0;
-  const PackedMatrix* w = nullptr;
+  PackedView w;
   RowPointers rows;
   std::span<const int64_t> tap_offsets;
-  Epilogue epilogue = {};
+  Epilogue epilogue = {};  // weight_zero is taken from w
   void* dst = nullptr;
   int64_t ldc = 0;
 };

@@ -12,11 +12,11 @@
 namespace narrow::kernels {
 namespace {
 
-#define NARROW_KERNELS(space, isa)                                                         \
-  {                                                                                        \
-#space, isa, space::igemm, space::row_sums, space::depthwise, space::xor_copy,         \
-        space::quantize, space::dequantize, space::binary, space::lookup, space::max_pool, \
-        space::average_pool, space::range, space::scale_row, space::wgemm                  \
+#define NARROW_KERNELS(space, isa)                                                              \
+  {                                                                                             \
+#space, isa, space::igemm, space::row_sums, space::pack, space::depthwise, space::xor_copy, \
+        space::quantize, space::dequantize, space::binary, space::lookup, space::max_pool,      \
+        space::average_pool, space::range, space::scale_row, space::wgemm                       \
   }
 
 constexpr KernelSet kSets[] = {

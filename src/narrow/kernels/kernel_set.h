@@ -16,6 +16,7 @@ struct KernelSet {
   Isa isa;
   IgemmFn igemm;
   RowSumsFn row_sums;
+  PackFn pack;
   DepthwiseFn depthwise;
   XorCopyFn xor_copy;
   QuantizeFn quantize;

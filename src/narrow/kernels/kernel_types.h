@@ -54,6 +54,12 @@ struct IgemmArgs {
 };
 using IgemmFn = void (*)(const IgemmArgs&) noexcept;
 
+/// Packs b [k][n] with row pitch ldb into panels: (b ^ flip) as int8, and sums its columns.
+/// `weights` holds whole panels with K rounded up to 4, `sums` whole panels. For activations on the
+/// right.
+using PackFn = void (*)(const uint8_t* b, int64_t ldb, int64_t k, int64_t n, uint8_t flip,
+                        int8_t* weights, int32_t* sums) noexcept;
+
 /// sums[r] = sum over taps, k < run_bytes of rows[r][taps[t] + k]. Reads nothing else.
 using RowSumsFn = void (*)(const uint8_t* const* rows, int64_t m, const int64_t* taps,
                            int64_t num_taps, int64_t run_bytes, int32_t* sums) noexcept;

@@ -80,6 +80,22 @@ void row_sums(const uint8_t* const* rows, int64_t m, const int64_t* taps, int64_
   }
 }
 
+void pack(const uint8_t* b, int64_t ldb, int64_t k, int64_t n, uint8_t flip, int8_t* weights,
+          int32_t* sums) noexcept {
+  const int64_t groups = (k + kGroup - 1) / kGroup;
+  const int64_t columns = (n + kPanel - 1) / kPanel * kPanel;
+  for (int64_t c = 0; c < columns; ++c) {
+    sums[c] = 0;
+    for (int64_t i = 0; i < groups * kGroup; ++i) {
+      const bool inside = c < n && i < k;
+      const auto w = static_cast<int8_t>(inside ? b[i * ldb + c] ^ flip : 0);
+      const int64_t group = c / kPanel * groups + i / kGroup;
+      weights[(group * kPanel + c % kPanel) * kGroup + i % kGroup] = w;
+      sums[c] += w;
+    }
+  }
+}
+
 void depthwise(const DepthwiseArgs& args) noexcept {
   const int64_t block_bytes = args.num_taps * kDepthBlock;
   for (int64_t r = 0; r < args.m; ++r) {

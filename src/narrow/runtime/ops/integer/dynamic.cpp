@@ -158,13 +158,12 @@ class GemmStep final : public Step {
     const int64_t zero = 0;
     kernels::IgemmProblem p;
     p.m = m;
-    p.w = &packed_;
+    p.w = packed_.view();
     p.rows = [&](int64_t first, int64_t count, const uint8_t** pointers) {
       for (int64_t i = 0; i < count; ++i) pointers[i] = codes + (first + i) * pitch();
     };
     p.tap_offsets = {&zero, 1};
     p.epilogue.corr = no_correction_.data();
-    p.epilogue.weight_zero = packed_.weight_zero.empty() ? nullptr : packed_.weight_zero.data();
     p.epilogue.out = kernels::Out::s32;
     p.dst = y;
     p.ldc = packed_.shape.n;

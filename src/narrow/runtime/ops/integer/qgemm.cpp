@@ -1,6 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // QGemm: products of codes with constant weights, or of two activations.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
 #include "narrow/core/error.h"
+#include "narrow/core/parallel.h"
 #include "narrow/kernels/gemm.h"
 #include "narrow/kernels/ref/reference.h"
 #include "narrow/runtime/ops/integer/operands.h"
@@ -59,10 +66,9 @@ class PackedGemmStep final : public QGemmStep {
     g.m = rows(context.outputs[0].dims);
     g.a = a.as<uint8_t>();
     g.flip = a_.flip();
-    g.w = &packed_;
+    g.w = packed_.view();
     g.epilogue.corr = columns_.corr.data();
     g.epilogue.multiplier = columns_.multiplier.data();
-    g.epilogue.weight_zero = packed_.weight_zero.empty() ? nullptr : packed_.weight_zero.data();
     g.epilogue.lo = target.lo;
     g.epilogue.hi = target.hi;
     g.epilogue.zero_point = target.zero_point;
@@ -181,6 +187,115 @@ class ReferenceGemmStep final : public QGemmStep {
   std::vector<float> multiplier_;
 };
 
+/// Two activations: the right-hand side is packed as it comes, matrix after matrix.
+class ActivationGemmStep final : public QGemmStep {
+ public:
+  ActivationGemmStep(const Graph& graph, const Node& node, Isa isa)
+      : QGemmStep(graph, node),
+        kernels_(kernels_for(isa)),
+        b_(read_grid(graph, node, kB)),
+        multiplier_(out_.multiplier(a_.scale, b_.scale)),
+        reference_(graph, node) {}
+
+  size_t scratch_bytes(std::span<const Dims> inputs, std::span<const Dims> outputs) const override {
+    const Sizes s(inputs[kA], inputs[kB], outputs[0]);
+    return static_cast<size_t>(s.slots * s.slot_bytes());
+  }
+
+  void run(RunContext& context) const override {
+    const TensorView& y = context.outputs[0];
+    const Dims& a = context.inputs[kA].dims;
+    const Dims& b = context.inputs[kB].dims;
+    const Sizes s(a, b, y.dims);
+    if (y.elements() == 0) return;
+    if (s.k > kLongest) return reference_.run(context);
+    const BatchWalk walk(a, b, y.dims);
+    // Each slot of scratch serves a fixed part of the matrices.
+    const int64_t per_slot = (s.count + s.slots - 1) / s.slots;
+    const auto serve = [&](int64_t slot) {
+      std::byte* memory = context.scratch.data() + slot * s.slot_bytes();
+      for (int64_t i = slot * per_slot; i < std::min((slot + 1) * per_slot, s.count); ++i) {
+        multiply(context, s, walk.at(i), i, memory);
+      }
+    };
+    if (s.slots == 1 || s.m * s.n * s.k * s.count < kernels::kOneThreadMacs) {
+      for (int64_t slot = 0; slot < s.slots; ++slot) serve(slot);
+    } else {
+      parallel_blocks(s.slots, serve);
+    }
+  }
+
+ private:
+  static constexpr int64_t kSlots = 8;
+  /// Differences of codes reach 255 on both sides; longer sums may pass int32.
+  static constexpr int64_t kLongest = std::numeric_limits<int32_t>::max() / (255 * 255);
+  /// Bits of a code as int8: the right-hand side of the kernels is signed.
+  static constexpr uint8_t kSign = 0x80;
+
+  struct Sizes {
+    int64_t m, n, k, count, slots;
+    Sizes(const Dims& a, const Dims& b, const Dims& y) {
+      if (a.size() < 2 || b.size() < 2 || y.size() < 2 || a.back() != b[b.size() - 2]) {
+        throw Error(
+            ErrorCode::invalid_argument,
+            fmt::format("{} and {} are no matrices to multiply", to_string(a), to_string(b)));
+      }
+      m = a[a.size() - 2];
+      n = b.back();
+      k = a.back();
+      count = num_elements(y, 0, y.size() - 2);
+      slots = std::clamp<int64_t>(count, 1, kSlots);
+    }
+    kernels::MatrixShape shape() const { return {n, 1, k}; }
+    int64_t columns() const { return shape().panels() * kernels::kPanel; }
+    int64_t packed_bytes() const {
+      return static_cast<int64_t>(kernels::packed_matrix_bytes(shape()));
+    }
+    /// Packed b, then sums, corrections, zero_points and multipliers of its columns, then what the
+    /// product itself wants. All parts are multiples of 64 bytes.
+    int64_t slot_bytes() const {
+      return packed_bytes() + 4 * columns() * 4 +
+             static_cast<int64_t>(kernels::gemm_scratch_bytes(m, k));
+    }
+  };
+
+  void multiply(RunContext& context, const Sizes& s, std::pair<int64_t, int64_t> matrices,
+                int64_t index, std::byte* memory) const {
+    auto* weights = reinterpret_cast<int8_t*>(memory);
+    auto* sums = reinterpret_cast<int32_t*>(memory + s.packed_bytes());
+    int32_t* corr = sums + s.columns();
+    int32_t* zero = corr + s.columns();
+    auto* multiplier = reinterpret_cast<float*>(zero + s.columns());
+    const auto flip = static_cast<uint8_t>(b_.flip() ^ kSign);
+    kernels_.pack(context.inputs[kB].as<uint8_t>() + matrices.second * s.k * s.n, s.n, s.k, s.n,
+                  flip, weights, sums);
+    const int32_t z_b = b_.byte_zero() - 128;
+    const auto k = static_cast<int32_t>(s.k);
+    for (int64_t c = 0; c < s.columns(); ++c) {
+      corr[c] = a_.byte_zero() * (k * z_b - sums[c]);
+      zero[c] = z_b;
+      multiplier[c] = multiplier_;
+    }
+    const kernels::ConvOutput target = out_.target(nullptr);
+    kernels::GemmProblem g;
+    g.m = s.m;
+    g.a = context.inputs[kA].as<uint8_t>() + matrices.first * s.m * s.k;
+    g.flip = a_.flip();
+    g.w = {s.shape(), weights, z_b == 0 ? nullptr : zero};
+    g.epilogue = {corr,      multiplier, nullptr,           nullptr,
+                  target.lo, target.hi,  target.zero_point, target.out};
+    g.dst = context.outputs[0].data + index * s.m * s.n * (out_.quantized ? 1 : 4);
+    kernels::run_gemm(kernels_, g,
+                      {reinterpret_cast<std::byte*>(multiplier + s.columns()),
+                       kernels::gemm_scratch_bytes(s.m, s.k)});
+  }
+
+  const kernels::KernelSet& kernels_;
+  CodeGrid b_;
+  float multiplier_;
+  ReferenceGemmStep reference_;
+};
+
 bool constant_weights(const Graph& graph, const Node& node) {
   const Tensor* b = graph.constant(node.input(kB));
   return b != nullptr && b->rank() == 2;
@@ -211,28 +326,43 @@ Refusal accept_packed(const Graph& graph, const Node& node, const StepOptions& o
                          kBias);
 }
 
+template <Isa isa>
+Refusal accept_activations(const Graph& graph, const Node& node, const StepOptions& options) {
+  if (options.deterministic_reference) return "only the reference was asked for";
+  if (Refusal r = kernels::refuse_isa(isa); !r.empty()) return r;
+  if (Refusal r = accept_operands(graph, node); !r.empty()) return r;
+  if (constant_weights(graph, node)) return "the right-hand side is constant";
+  return {};
+}
+
 Refusal accept_reference(const Graph& graph, const Node& node, const StepOptions&) {
   return accept_operands(graph, node);
 }
 
-template <Isa isa>
-std::unique_ptr<Step> make_packed(const Graph& graph, const Node& node, const StepOptions&) {
-  return std::make_unique<PackedGemmStep>(graph, node, isa);
+template <class S, Isa isa>
+std::unique_ptr<Step> make(const Graph& graph, const Node& node, const StepOptions&) {
+  return std::make_unique<S>(graph, node, isa);
 }
 
 std::unique_ptr<Step> make_reference(const Graph& graph, const Node& node, const StepOptions&) {
   return std::make_unique<ReferenceGemmStep>(graph, node);
 }
 
+#define NARROW_GEMM(isa)                                                                         \
+  {"narrow", "QGemm", #isa ":igemm", accept_packed<Isa::isa>, make<PackedGemmStep, Isa::isa>}, { \
+    "narrow", "QGemm", #isa ":igemm_activations", accept_activations<Isa::isa>,                  \
+        make<ActivationGemmStep, Isa::isa>                                                       \
+  }
+
 constexpr OpImpl kRows[] = {
 #if defined(__x86_64__)
-    {"narrow", "QGemm", "avx512_vnni:igemm", accept_packed<Isa::avx512_vnni>,
-     make_packed<Isa::avx512_vnni>},
-    {"narrow", "QGemm", "avx2:igemm", accept_packed<Isa::avx2>, make_packed<Isa::avx2>},
+    NARROW_GEMM(avx512_vnni),
+    NARROW_GEMM(avx2),
 #endif
-    {"narrow", "QGemm", "scalar:igemm", accept_packed<Isa::scalar>, make_packed<Isa::scalar>},
+    NARROW_GEMM(scalar),
     {"narrow", "QGemm", "reference", accept_reference, make_reference},
 };
+#undef NARROW_GEMM
 
 }  // namespace
 
