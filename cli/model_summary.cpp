@@ -16,7 +16,7 @@ namespace narrow::cli {
 namespace {
 
 std::string op_name(const Node& node) {
-  return node.domain.empty() ? node.op : node.domain + "." + node.op;
+  return node.domain.empty() ? node.op : node.domain + "::" + node.op;
 }
 
 std::map<std::string, int64_t> count_ops(const Graph& graph) {

@@ -36,7 +36,7 @@ struct LayerProof {
 struct PlanSummary {
   std::optional<Session::MacCount> macs;  // absent where shapes are not known
   int64_t batch = 1;
-  std::map<std::string, int64_t> ops;  // of the executed graph: "narrow.QConv" -> 2
+  std::map<std::string, int64_t> ops;  // of the executed graph: "narrow::QConv" -> 2
   int64_t integer_layers = 0;          // convolutions and products on integers
   int64_t dynamic_layers = 0;          // activations quantized at run time
   int64_t weight_only_layers = 0;

@@ -84,15 +84,15 @@ size_t payload_bytes(const Header& header, uint64_t limit, const std::string& wh
 Tensor parse_idx(std::shared_ptr<const void> owner, std::span<const std::byte> bytes,
                  const std::string& what) {
   constexpr size_t kLongestHeader = kMagicBytes + 4 * 255;
-  const bool packed = is_gzip(bytes);
-  std::vector<std::byte> unpacked;
-  if (packed) {
-    unpacked = inflate_prefix(bytes, kLongestHeader, Wrapper::gzip, what);
-    const Header header = parse_header(unpacked, what);
+  if (is_gzip(bytes)) {
+    const Header header =
+        parse_header(inflate_prefix(bytes, kLongestHeader, Wrapper::gzip, what), what);
     const uint64_t limit = largest_inflated(bytes.size());
     const size_t total = header.bytes + payload_bytes(header, limit, what);
-    unpacked = inflate_exactly(bytes, total, Wrapper::gzip, what);
-    bytes = unpacked;
+    const auto unpacked = std::make_shared<const std::vector<std::byte>>(
+        inflate_exactly(bytes, total, Wrapper::gzip, what));
+    bytes = *unpacked;
+    owner = unpacked;
   }
   const Header header = parse_header(bytes, what);
   const size_t payload = payload_bytes(header, bytes.size() - header.bytes, what);
@@ -102,7 +102,7 @@ Tensor parse_idx(std::shared_ptr<const void> owner, std::span<const std::byte> b
                               values.size() - payload, to_string(header.dims)));
   }
   const size_t width = static_cast<size_t>(bits(header.dtype)) / 8;
-  if (width == 1 && !packed && owner) {
+  if (width == 1 && owner) {
     return Tensor::view(std::move(owner), values.data(), payload, header.dtype, header.dims);
   }
   Tensor out(header.dtype, header.dims);
