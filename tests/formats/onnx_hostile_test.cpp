@@ -116,6 +116,13 @@ TEST(OnnxHostile, missing_pieces) {
   expect_corrupt(m, "graph 'test' has no outputs");
 }
 
+TEST(OnnxHostile, words_of_the_graph_in_a_file) {
+  ProtoModel m = make_model({make_node("Neg", {"x"}, {"y"})});
+  m.graph.nodes[0].set(kCaptures, int64_t{100});
+  const Graph g = read_model(m);
+  EXPECT_FALSE(only(g, "Neg").has(kCaptures));
+}
+
 TEST(OnnxHostile, shapes_that_cannot_be) {
   ProtoModel m = make_model({make_node("Add", {"x", "w"}, {"y"})});
   m.graph.initializers.push_back({"w", Tensor(DType::float32, {3}), {}});

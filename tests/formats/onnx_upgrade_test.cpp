@@ -323,6 +323,23 @@ TEST(OnnxImport, fused_activations_are_split_out) {
   EXPECT_EQ(input_text(sum, only(sum, "Add"), 1), "x");
 }
 
+TEST(OnnxImport, other_fusions_are_taken_apart) {
+  const Graph gemm = read_onnx(corpus("fused_gemm"));
+  EXPECT_EQ(op_names(gemm), (Strings{"Gemm", "LeakyRelu"}));
+  EXPECT_FLOAT_EQ(only(gemm, "LeakyRelu").float_or("alpha", 0), 0.2f);
+  EXPECT_EQ(only(gemm, "Gemm").attributes.size(), 1u) << "transB alone is left";
+  const Graph matmul = read_onnx(corpus("fused_matmul"));
+  EXPECT_EQ(op_names(matmul), (Strings{"Transpose", "MatMul", "Mul"}));
+  EXPECT_EQ(input_text(matmul, only(matmul, "Mul"), 1), "float32[]{0.5}");
+  EXPECT_EQ(op_names(read_onnx(corpus("gelus"))), (Strings{"Gelu", "Mul", "Sigmoid", "Mul"}));
+}
+
+TEST(OnnxImport, parameters_of_one_element_become_scalars) {
+  const Graph g = read_onnx(corpus("qdq_shapes_13"));
+  EXPECT_EQ(input_texts(g, only(g, "DequantizeLinear")),
+            (Strings{"x", "float32[]{0.25}", "int32[]{0}"}));
+}
+
 TEST(OnnxImport, domain_of_microsoft_becomes_onnx) {
   const Graph g = read_onnx(corpus("microsoft_qdq"));
   EXPECT_EQ(only(g, "QuantizeLinear").domain, "");

@@ -385,6 +385,20 @@ def quantized():
     yield "fused_conv_sum", model(
         13, "g (float[1,2,3,3] x) => (float[1,2,3,3] y) { y = com.microsoft.FusedConv"
             '<activation="Relu">(x, w, b, x) }', fw, extra=MS)
+    gw = [tensor("w", RNG.normal(size=(3, 2))), tensor("b", [0.5, -0.5, 0])]
+    yield "fused_gemm", model(
+        13, "g (float[4,2] x) => (float[4,3] y) { y = com.microsoft.FusedGemm<transB=1, "
+            'activation="LeakyRelu", activation_alpha=0.2>(x, w, b) }', gw, extra=MS)
+    yield "fused_matmul", model(
+        13, "g (float[4,2] x) => (float[2,2] y) { y = com.microsoft.FusedMatMul<transA=1, "
+            "alpha=0.5>(x, x) }", extra=MS)
+    yield "gelus", model(
+        13, "g (float[4] x) => (float[4] y) { h = com.microsoft.Gelu(x) "
+            "y = com.microsoft.QuickGelu<alpha=1.5>(h) }", extra=MS)
+    # As onnxruntime's quantizer writes it: a bias scale [1] with a scalar zero point.
+    yield "qdq_shapes_13", model(
+        13, "g (int32[3] x) => (float[3] y) { y = DequantizeLinear<axis=0>(x, s, z) }",
+        [tensor("s", [0.25]), tensor("z", 0, i32)])
     yield "microsoft_qdq", model(
         13, "g (float[2,4] x) => (float[2,4] y) { q = com.microsoft.QuantizeLinear(x, s, z) "
             "y = com.microsoft.DequantizeLinear(q, s, z) }",

@@ -72,6 +72,12 @@ std::string result_name(const ProtoNode& n) {
   return n.outputs.empty() ? n.op : n.outputs[0];
 }
 
+void to_onnx(ProtoNode& node, std::string op) {
+  node.op = std::move(op);
+  node.domain.clear();
+  node.opset = kNewestOpset;
+}
+
 std::vector<std::string> free_names(const ProtoGraph& graph) {
   std::unordered_set<std::string> seen;
   for (const ProtoValueInfo& input : graph.inputs) seen.insert(input.name);
@@ -276,6 +282,7 @@ void GraphBuilder::emit(const ProtoNode& node) {
 
   Attributes attributes;
   for (const auto& [key, attribute] : node.attributes) {
+    if (key == kCaptures) continue;  // a word of the Graph, which no file may say
     if (!attribute.ref.empty()) {
       corrupt(fmt::format("{}: attribute '{}' refers to '{}' outside of a function",
                           node.describe(), key, attribute.ref));

@@ -90,6 +90,9 @@ class GraphBuilder {
 /// The first output's name, or the operator's where it has none: what new values are named after.
 std::string result_name(const ProtoNode& node);
 
+/// Makes it an operator of the newest opset of the domain "".
+void to_onnx(ProtoNode& node, std::string op);
+
 /// The names that the graph reads and does not define, its own subgraphs included, in order of
 /// appearance.
 std::vector<std::string> free_names(const ProtoGraph& graph);

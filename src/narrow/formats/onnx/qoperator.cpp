@@ -3,11 +3,10 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <array>
-#include <string_view>
 
 #include "narrow/core/error.h"
+#include "narrow/formats/onnx/fused.h"
 #include "narrow/formats/onnx/upgrade.h"
 
 namespace narrow::onnx {
@@ -33,13 +32,6 @@ Quantized quantized_input(const ProtoNode& n, size_t first) {
                 fmt::format("{}: input {} or {} is absent", n.describe(), first, first + 1));
   }
   return {n.inputs[first], n.inputs[first + 1], n.input(first + 2)};
-}
-
-/// One element in whatever shape is a scalar: per_tensor parameters of QuantizeLinear have rank 0.
-std::string as_scalar(const std::string& name, GraphBuilder& b) {
-  const Tensor* t = name.empty() ? nullptr : b.constant_of(name);
-  if (t == nullptr || t->elements() != 1 || t->rank() == 0) return name;
-  return b.constant(name + "_scalar", t->reshaped({}));
 }
 
 /// A zero point for every scale: operators of the QOperator form take one for all channels.
@@ -106,12 +98,6 @@ std::string bias_scale(const ProtoNode& n, const std::string& x_scale, const std
   return b.constant(result_name(n) + "_bias_scale", Tensor::from(scales, dims));
 }
 
-void to_onnx(ProtoNode& n, const char* op) {
-  n.op = op;
-  n.domain.clear();
-  n.opset = kNewestOpset;
-}
-
 void refuse_channels_last(ProtoNode& n) {
   if (n.get_or<int64_t>("channels_last", 0) != 0) unsupported(n, "'channels_last' is 1");
   n.erase("channels_last");
@@ -175,55 +161,6 @@ void qgemm(ProtoNode& n, GraphBuilder& b) {
   }
   if (!y_scale.empty()) quantize_output(n, y_scale, y_zero_point, b.dtype_of(x.codes), b);
   to_onnx(n, "Gemm");
-}
-
-/// Conv (+ sum) + activation, as onnxruntime saves optimised float models.
-void fused_conv(ProtoNode& n, GraphBuilder& b) {
-  const std::string activation = n.get_or<std::string>("activation", "");
-  const auto params = n.get_or<std::vector<float>>("activation_params", {});
-  const std::string addend = n.input(3);
-  n.erase("activation");
-  n.erase("activation_params");
-  n.set_input(3, "");
-  const std::string y = result_name(n);
-  std::string last = y;
-  const auto then = [&](const std::string& op, std::vector<std::string> more) {
-    ProtoNode next;
-    next.op = op;
-    next.inputs = {last};
-    next.inputs.insert(next.inputs.end(), more.begin(), more.end());
-    return next;
-  };
-  std::vector<ProtoNode> chain;
-  if (!addend.empty()) chain.push_back(then("Add", {addend}));
-  if (!activation.empty()) {
-    const bool bounded = activation == "Clip";
-    std::vector<std::string> bounds;
-    for (size_t i = 0; bounded && i < params.size() && i < 2; ++i) {
-      bounds.push_back(b.constant(y + (i == 0 ? "_min" : "_max"), Tensor::scalar(params[i])));
-    }
-    chain.push_back(then(activation, std::move(bounds)));
-    ProtoNode& last_node = chain.back();
-    const auto param = [&](size_t i, const char* key) {
-      if (i < params.size()) last_node.set(key, params[i]);
-    };
-    if (activation == "LeakyRelu" || activation == "HardSigmoid") param(0, "alpha");
-    if (activation == "HardSigmoid") param(1, "beta");
-    constexpr std::array<std::string_view, 7> known = {"Relu",    "LeakyRelu",   "Clip",     "Tanh",
-                                                       "Sigmoid", "HardSigmoid", "HardSwish"};
-    if (std::find(known.begin(), known.end(), activation) == known.end()) {
-      unsupported(n, fmt::format("its activation is '{}'", activation));
-    }
-  }
-  // The last node writes the old output; those before it write new values.
-  for (size_t i = 0; i < chain.size(); ++i) {
-    const std::string between = b.fresh_name(y + "_before_" + chain[i].op);
-    (i == 0 ? n.outputs : chain[i - 1].outputs) = {between};
-    chain[i].inputs[0] = between;
-  }
-  if (!chain.empty()) chain.back().outputs = {y};
-  for (ProtoNode& next : chain) b.emit_after(std::move(next));
-  to_onnx(n, "Conv");
 }
 
 // --- elementwise, pooling, concatenation ---------------------------------------------------------
@@ -299,10 +236,8 @@ void qlinear_concat(ProtoNode& n, GraphBuilder& b) {
 }
 
 /// Both had this domain before ONNX had their 16-bit types.
-void linear_of_microsoft(ProtoNode& n, GraphBuilder& b) {
-  const std::string op = n.op;
-  for (size_t i = 1; i < n.inputs.size(); ++i) n.inputs[i] = as_scalar(n.inputs[i], b);
-  to_onnx(n, op.c_str());
+void linear_of_microsoft(ProtoNode& n, GraphBuilder&) {
+  to_onnx(n, std::string(n.op));
 }
 
 constexpr std::array kRows = {
@@ -320,11 +255,24 @@ constexpr std::array kRows = {
     ImportRow{kMicrosoft, "QLinearSigmoid", ImportKind::qoperator, qlinear_sigmoid},
     ImportRow{kMicrosoft, "QLinearSoftmax", ImportKind::qoperator, qlinear_softmax},
     ImportRow{kMicrosoft, "FusedConv", ImportKind::rename, fused_conv},
+    ImportRow{kMicrosoft, "FusedGemm", ImportKind::rename, fused_gemm},
+    ImportRow{kMicrosoft, "FusedMatMul", ImportKind::rename, fused_mat_mul},
+    ImportRow{kMicrosoft, "Gelu", ImportKind::rename, gelu},
+    ImportRow{kMicrosoft, "QuickGelu", ImportKind::rename, quick_gelu},
     ImportRow{kMicrosoft, "QuantizeLinear", ImportKind::rename, linear_of_microsoft},
     ImportRow{kMicrosoft, "DequantizeLinear", ImportKind::rename, linear_of_microsoft},
 };
 
 }  // namespace
+
+std::string as_scalar(const std::string& name, GraphBuilder& b) {
+  const Tensor* t = name.empty() ? nullptr : b.constant_of(name);
+  if (t == nullptr || t->elements() != 1 || t->rank() == 0) return name;
+  const std::string wanted = name + "_scalar";
+  const Tensor* made = b.constant_of(wanted);
+  if (made != nullptr && made->rank() == 0 && made->raw() == t->raw()) return wanted;
+  return b.constant(wanted, t->reshaped({}));
+}
 
 std::span<const ImportRow> import_rows() {
   return kRows;

@@ -22,6 +22,10 @@ struct ImportRow {
   void (*edit)(ProtoNode&, GraphBuilder&);
 };
 
+/// The name of the constant as a scalar if it has one element in another shape, otherwise the name
+/// itself: per_tensor parameters of QuantizeLinear have rank 0, other tools also write [1].
+std::string as_scalar(const std::string& name, GraphBuilder& builder);
+
 std::span<const ImportRow> import_rows();
 
 /// Rewrites the node if a row asks for it; the upgrade rows see what comes out.

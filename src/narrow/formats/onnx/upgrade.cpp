@@ -7,6 +7,7 @@
 #include <array>
 
 #include "narrow/core/error.h"
+#include "narrow/formats/onnx/qoperator.h"
 
 namespace narrow::onnx {
 namespace {
@@ -228,6 +229,11 @@ void grid_sample_20(ProtoNode& n, GraphBuilder&) {
                                     : mode);
 }
 
+void scalar_grid(ProtoNode& n, GraphBuilder& b) {
+  if (n.get_or<int64_t>("block_size", 0) != 0) return;
+  for (size_t i = 1; i < n.inputs.size(); ++i) n.inputs[i] = as_scalar(n.inputs[i], b);
+}
+
 constexpr int kAlways = static_cast<int>(kNewestOpset) + 1;
 
 constexpr std::array kRows = {
@@ -263,6 +269,8 @@ constexpr std::array kRows = {
     UpgradeRow{"Split", 18, split_18},
     UpgradeRow{"GridSample", 20, grid_sample_20},
     UpgradeRow{"GroupNormalization", 21, group_norm_21},
+    UpgradeRow{"DequantizeLinear", kAlways, scalar_grid},
+    UpgradeRow{"QuantizeLinear", kAlways, scalar_grid},
     UpgradeRow{"Resize", kAlways, resize_inputs},
 };
 
