@@ -3,13 +3,16 @@
 // what onnx knows of an output, narrow must know too, and the same.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <fstream>
+#include <limits>
 #include <set>
 #include <sstream>
 #include <string>
 #include <vector>
 
 #include "narrow/core/error.h"
+#include "narrow/core/rng.h"
 #include "narrow/graph/op_table.h"
 
 namespace narrow {
@@ -153,6 +156,81 @@ TEST(InferGolden, AgreesWithOnnx) {
     ops.insert(c.op);
   }
   EXPECT_GT(ops.size(), 120u);
+}
+
+constexpr int64_t kExtremes[] = {std::numeric_limits<int64_t>::min(),
+                                 std::numeric_limits<int64_t>::max(),
+                                 std::numeric_limits<int32_t>::min(),
+                                 std::numeric_limits<int32_t>::max(),
+                                 int64_t{1} << 40,
+                                 int64_t{1} << 62,
+                                 -2,
+                                 -1,
+                                 0,
+                                 1,
+                                 2,
+                                 5,
+                                 1000};
+
+int64_t extreme(Rng& rng) {
+  return kExtremes[rng.below(std::size(kExtremes))];
+}
+
+void mutate_attribute(Attributes& attributes, Rng& rng) {
+  if (attributes.empty()) return;
+  auto it = attributes.begin();
+  std::advance(it, static_cast<std::ptrdiff_t>(rng.below(attributes.size())));
+  if (auto* one = std::get_if<int64_t>(&it->second)) {
+    *one = extreme(rng);
+  } else if (auto* many = std::get_if<std::vector<int64_t>>(&it->second)) {
+    if (rng.below(4) == 0) many->resize(rng.below(6));
+    if (!many->empty()) (*many)[rng.below(many->size())] = extreme(rng);
+  }
+}
+
+void mutate_input(Graph& graph, const std::vector<ValueId>& inputs, Rng& rng) {
+  if (inputs.empty()) return;
+  const ValueId id = inputs[rng.below(inputs.size())];
+  if (id == kNoId) return;
+  Value& v = graph.mutable_value(id);
+  if (v.is_constant()) {
+    if (v.dtype != DType::int64 || v.constant.elements() == 0) return;
+    std::vector<int64_t> values = v.constant.to_ints();
+    values[rng.below(values.size())] = extreme(rng);
+    graph.set_constant(id, Tensor::from_ints(values, DType::int64, v.constant.dims()));
+  } else if (rng.below(4) == 0) {
+    v.shape->resize(rng.below(6));
+  } else if (!v.shape->empty()) {
+    (*v.shape)[rng.below(v.shape->size())] = std::max<int64_t>(extreme(rng), -1);
+  }
+}
+
+TEST(InferGolden, MutatedCasesAreInferredOrRefused) {
+  int64_t refused = 0;
+  int64_t accepted = 0;
+  for (const Case& original : read_cases()) {
+    for (uint64_t seed = 0; seed < 40; ++seed) {
+      Rng rng(seed);
+      Case c = original;
+      for (uint64_t i = 0; i <= seed % 3; ++i) {
+        mutate_attribute(c.attributes, rng);
+        mutate_input(c.graph, c.inputs, rng);
+      }
+      std::vector<std::string> names(c.outputs.size(), "o");
+      c.graph.add_node(c.op, c.inputs, names, c.attributes);
+      try {
+        infer_shapes(c.graph);
+        ++accepted;
+      } catch (const Error& e) {
+        ++refused;
+        EXPECT_NE(e.code(), ErrorCode::internal) << original.name << ": " << e.what();
+        EXPECT_NE(std::string(e.what()).find("node '"), std::string::npos)
+            << original.name << ": " << e.what();
+      }
+    }
+  }
+  EXPECT_GT(refused, 3000);
+  EXPECT_GT(accepted, 3000);
 }
 
 }  // namespace
