@@ -44,7 +44,7 @@ void run_gemm_bench(benchmark::State& state, const KernelSet& set, const Gemm& g
   p.m = g.m;
   p.a = reinterpret_cast<const uint8_t*>(a.raw());
   p.w = w.view();
-  p.epilogue = {columns.corr.data(), columns.multiplier.data(), nullptr, nullptr, 0, 255, 0,
+  p.epilogue = {columns.corr.data(), columns.multiplier.data(), nullptr, nullptr, 0, 255, 0, 0,
                 Out::codes};
   p.dst = y.mutable_raw();
   for (auto _ : state) run_gemm(set, p, {scratch.mutable_raw(), scratch.bytes()});

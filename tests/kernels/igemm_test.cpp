@@ -24,6 +24,7 @@ struct Case {
   int32_t z_x = 0;
   int32_t z_w = 0;  // 0: symmetric; otherwise columns alternate between it and 0
   Out out = Out::codes;
+  uint8_t flip = 0;  // int8 codes
 };
 
 /// One product run by a kernel set on guarded buffers, and its specification.
@@ -84,7 +85,8 @@ class Product {
                   columns.bias.data(),
                   lo(),
                   hi(),
-                  kZero,
+                  zero(),
+                  c_.flip,
                   c_.out};
     p.dst = dst.data();
     p.ldc = ldc;
@@ -93,9 +95,11 @@ class Product {
   }
 
  private:
-  static constexpr int32_t kZero = 100;
-  float lo() const { return c_.out == Out::codes ? float(3 - kZero) : -200.0f; }
-  float hi() const { return c_.out == Out::codes ? float(251 - kZero) : 150.0f; }
+  int32_t zero() const { return c_.flip != 0 ? -28 : 100; }
+  int32_t qmin() const { return c_.flip != 0 ? -125 : 3; }
+  int32_t qmax() const { return c_.flip != 0 ? 123 : 251; }
+  float lo() const { return c_.out == Out::codes ? float(qmin() - zero()) : -200.0f; }
+  float hi() const { return c_.out == Out::codes ? float(qmax() - zero()) : 150.0f; }
 
   void compare(const uint8_t* dst, int64_t ldc) const {
     for (int64_t r = 0; r < c_.m; ++r) {
@@ -110,7 +114,8 @@ class Product {
           t = std::max(std::min(t, hi()), lo());
           ASSERT_EQ(reinterpret_cast<const float*>(dst)[at], t) << r << ", " << col;
         } else {
-          ASSERT_EQ(dst[at], requantize(acc, multiplier_[col], kZero, 3, 251)) << r << ", " << col;
+          const int32_t code = requantize(acc, multiplier_[col], zero(), qmin(), qmax());
+          ASSERT_EQ(dst[at], static_cast<uint8_t>(code)) << r << ", " << col;
         }
       }
       if (r + 1 == c_.m) break;
@@ -143,6 +148,9 @@ TEST(Igemm, EveryTileEdge) {
   for (int64_t m = 1; m <= 21; ++m) {
     for (const int64_t n : {1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 48, 63, 64, 65, 80, 97}) {
       check_all({m, n, 1, 8});
+      Case c{m, n, 1, 8};
+      c.flip = 0x80;
+      check_all(c);
       if (HasFatalFailure()) return;
     }
   }
@@ -185,6 +193,8 @@ TEST(Igemm, OutputKindsAndZeroPoints) {
           c.z_x = 77;
           c.z_w = z_w;
           c.out = out;
+          check_all(c);
+          c.flip = 0x80;
           check_all(c);
           if (HasFatalFailure()) return;
         }
@@ -231,7 +241,7 @@ TEST(Igemm, MultiplierWithoutFiniteProduct) {
     p.w = w.view();
     p.rows = [&](int64_t, int64_t, const uint8_t** rows) { rows[0] = a; };
     p.tap_offsets = {&tap, 1};
-    p.epilogue = {columns.corr.data(), columns.multiplier.data(), nullptr, nullptr, -10, 245, 10,
+    p.epilogue = {columns.corr.data(), columns.multiplier.data(), nullptr, nullptr, -10, 245, 10, 0,
                   Out::codes};
     p.dst = dst;
     p.ldc = 4;

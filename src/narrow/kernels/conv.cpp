@@ -28,6 +28,7 @@ Epilogue make_epilogue(const Columns& columns, const ConvOutput& output) {
   e.lo = output.lo;
   e.hi = output.hi;
   e.zero_point = output.zero_point;
+  e.flip = output.flip;
   e.out = output.out;
   return e;
 }

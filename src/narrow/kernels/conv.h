@@ -46,6 +46,7 @@ struct ConvOutput {
   float lo = 0;
   float hi = 0;
   int32_t zero_point = 0;
+  uint8_t flip = 0;  // 0x80 for int8 codes
 };
 
 /// Bytes of 64-byte aligned scratch that run_conv (run_depthwise) wants.

@@ -23,7 +23,8 @@ enum class Out : int32_t { codes, f32, s32 };
 
 /// From int32 sums to what is stored. Arrays have one entry per column, padded to whole panels.
 ///   acc  = sum + corr - row_sum * weight_zero            (wraps)
-///   codes: t = float(acc) * multiplier; t = t < hi ? t : hi; t = t > lo ? t : lo; rne(t) + zero
+///   codes: t = float(acc) * multiplier; t = t < hi ? t : hi; t = t > lo ? t : lo;
+///          rne(t) + zero_point, in [0, 255] or, where flip is 0x80, in [-128, 127]
 ///   f32:   t = float(acc) * multiplier (+ bias), then the same bounds
 ///   s32:   acc
 struct Epilogue {
@@ -34,6 +35,7 @@ struct Epilogue {
   float lo;
   float hi;
   int32_t zero_point;
+  uint8_t flip;  // 0x80 for int8 codes, 0 for uint8
   Out out;
 };
 

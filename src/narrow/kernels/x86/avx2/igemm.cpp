@@ -94,6 +94,8 @@ void tile(const IgemmArgs& g, const int16_t* strip, const int8_t* b, int64_t row
       const __m256i x = load_activations(strip + 4 * (i * groups + k));
       acc[i][0] = _mm256_add_epi32(acc[i][0], _mm256_madd_epi16(x, w0));
       acc[i][1] = _mm256_add_epi32(acc[i][1], _mm256_madd_epi16(x, w1));
+      // Row by row: GCC would load all rows first and then keep sums in memory.
+      __asm__ volatile("" : "+x"(acc[i][0]), "+x"(acc[i][1]));
     }
   }
 #pragma GCC unroll 6

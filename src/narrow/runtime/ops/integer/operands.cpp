@@ -225,6 +225,7 @@ kernels::ConvOutput OutputSpec::target(void* data) const {
   out.lo = quantized ? static_cast<float>(qmin - grid.zero_point) : min;
   out.hi = quantized ? static_cast<float>(qmax - grid.zero_point) : max;
   out.zero_point = quantized ? grid.zero_point : 0;
+  out.flip = quantized ? grid.flip() : 0;
   return out;
 }
 

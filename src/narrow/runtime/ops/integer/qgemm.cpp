@@ -72,6 +72,7 @@ class PackedGemmStep final : public QGemmStep {
     g.epilogue.lo = target.lo;
     g.epilogue.hi = target.hi;
     g.epilogue.zero_point = target.zero_point;
+    g.epilogue.flip = target.flip;
     g.epilogue.out = target.out;
     g.dst = target.data;
     kernels::run_gemm(kernels_, g, context.scratch);
@@ -282,8 +283,8 @@ class ActivationGemmStep final : public QGemmStep {
     g.a = context.inputs[kA].as<uint8_t>() + matrices.first * s.m * s.k;
     g.flip = a_.flip();
     g.w = {s.shape(), weights, z_b == 0 ? nullptr : zero};
-    g.epilogue = {corr,      multiplier, nullptr,           nullptr,
-                  target.lo, target.hi,  target.zero_point, target.out};
+    g.epilogue = {corr,      multiplier,        nullptr,     nullptr,   target.lo,
+                  target.hi, target.zero_point, target.flip, target.out};
     g.dst = context.outputs[0].data + index * s.m * s.n * (out_.quantized ? 1 : 4);
     kernels::run_gemm(kernels_, g,
                       {reinterpret_cast<std::byte*>(multiplier + s.columns()),
