@@ -19,7 +19,10 @@ namespace {
   throw Error(ErrorCode::internal, fmt::format("value '{}': {}", value.name, message));
 }
 
-void verify_value(const Graph& graph, ValueId id) {
+/// Which inputs of which nodes are listed as uses: lists are long where many nodes read one value.
+using Listed = std::vector<std::vector<bool>>;
+
+void verify_value(const Graph& graph, ValueId id, Listed& listed) {
   const Value& v = graph.value(id);
   if (graph.find_value(v.name) != id) fail(v, "its name leads to another value");
   if (v.is_constant()) {
@@ -35,10 +38,18 @@ void verify_value(const Graph& graph, ValueId id) {
     }
   }
   for (const Use& use : v.uses) {
-    if (graph.node(use.node).input(static_cast<size_t>(use.index)) != id) {
+    const Node& user = graph.node(use.node);
+    const auto index = static_cast<size_t>(use.index);
+    if (user.input(index) != id) {
       fail(v, fmt::format("it is listed as input {} of node '{}', which reads another value",
-                          use.index, graph.node(use.node).name));
+                          use.index, user.name));
     }
+    std::vector<bool>& inputs = listed[use.node];
+    inputs.resize(user.inputs.size());
+    if (inputs[index]) {
+      fail(v, fmt::format("it lists input {} of node '{}' twice", use.index, user.name));
+    }
+    inputs[index] = true;
   }
 }
 
@@ -67,13 +78,14 @@ void verify_arity(const Node& node, const OpInfo& op) {
 }
 
 /// Every input is a constant, a graph input, or written by an earlier node.
-void verify_operands(const Graph& graph, NodeId id, std::vector<bool>& written) {
+void verify_operands(const Graph& graph, NodeId id, const Listed& listed,
+                     std::vector<bool>& written) {
   const Node& node = graph.node(id);
   for (size_t i = 0; i < node.inputs.size(); ++i) {
     const ValueId in = node.inputs[i];
     if (in == kNoId) continue;
     const Value& v = graph.value(in);
-    if (std::count(v.uses.begin(), v.uses.end(), Use{id, static_cast<int>(i)}) != 1) {
+    if (listed[id].size() <= i || !listed[id][i]) {
       fail(node, fmt::format("input {} '{}' does not list it as a use", i, v.name));
     }
     if (!v.is_constant() && !v.is_input && !written[in]) {
@@ -119,7 +131,8 @@ void verify_types(const Graph& graph, const Node& node, const OpInfo& op) {
 }  // namespace
 
 void verify(const Graph& graph) {
-  for (const ValueId id : graph.live_values()) verify_value(graph, id);
+  Listed listed(graph.node_capacity());
+  for (const ValueId id : graph.live_values()) verify_value(graph, id, listed);
   std::vector<bool> written(graph.value_capacity(), false);
   for (const NodeId id : graph.nodes()) {
     const Node& node = graph.node(id);
@@ -130,7 +143,7 @@ void verify(const Graph& graph) {
            ErrorCode::unsupported);
     }
     verify_arity(node, *op);
-    verify_operands(graph, id, written);
+    verify_operands(graph, id, listed, written);
     bool has_body = false;
     for (const auto& [key, attribute] : node.attributes) {
       if (const auto* body = std::get_if<std::shared_ptr<Graph>>(&attribute)) {
