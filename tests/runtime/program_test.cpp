@@ -75,6 +75,29 @@ TEST(ProgramLayout, OneReorderServesAllReaders) {
   EXPECT_TRUE(identical(out[0], out[1]));
 }
 
+TEST(ProgramLayout, AgnosticStepLooksAtBothSides) {
+  for (const bool then_flat : {true, false}) {
+    Graph g;
+    const ValueId x = g.add_input("x", DType::float32, SymbolicShape{1, 3, 4, 5});
+    const ValueId y = g.add_input("y", DType::float32, SymbolicShape{1, 3, 4, 5});
+    ValueId z = add(g, "Add", {add(g, "Softplus", {x}, "a"), y}, "sum");
+    z = add(g, "Relu", {z}, "r");
+    z = add(g, then_flat ? "Flatten" : "Softplus", {z}, "z");
+    g.add_output(z);
+    const Program program(g, toy::options());
+    // Plain: x and a are reordered. Channels last: x, y and the result.
+    EXPECT_EQ(program.plan().reorders, then_flat ? 2 : 3);
+    const Tensor in = ramp({1, 3, 4, 5}, -30);
+    Tensor sum = softplus(in);
+    for (size_t i = 0; i < 60; ++i) {
+      float& v = sum.mutable_data<float>()[i];
+      v = std::max(v + in.data<float>()[i], 0.0f);
+    }
+    const Tensor out = program.run(std::vector{in, in}, {})[0];
+    EXPECT_TRUE(identical(out, then_flat ? sum.reshaped({1, 60}) : softplus(sum)));
+  }
+}
+
 struct BroadcastCase {
   Dims dims;
   int64_t reorders;

@@ -151,9 +151,32 @@ bool is_table(const Node& node, size_t input) {
 
 class LayoutPlanner {
  public:
-  explicit LayoutPlanner(Plan& plan) : plan_(plan), slots_(plan.graph.value_capacity()) {
-    for (auto& pair : slots_) pair = {-1, -1};
-    home_.resize(plan.graph.value_capacity(), Layout::plain);
+  explicit LayoutPlanner(Plan& plan)
+      : plan_(plan),
+        slots_(plan.graph.value_capacity(), {-1, -1}),
+        demand_(plan.graph.value_capacity(), {false, false}),
+        home_(plan.graph.value_capacity(), Layout::plain) {}
+
+  /// From the last step to the first: in which layouts the readers of each value want it. Agnostic
+  /// steps want what theirs do.
+  void find_demand(const std::vector<Selection>& selections) {
+    for (const ValueId id : plan_.graph.outputs()) demand_[id][index(Layout::plain)] = true;
+    for (size_t k = selections.size(); k-- > 0;) {
+      const Node& node = plan_.graph.node(selections[k].node);
+      const Step& step = *selections[k].step;
+      if (!step.layout_agnostic()) {
+        for (size_t i = 0; i < node.inputs.size(); ++i) {
+          if (node.inputs[i] != kNoId) demand_[node.inputs[i]][index(step.input_layout(i))] = true;
+        }
+        continue;
+      }
+      for (const ValueId id : image_operands(node)) {
+        for (const ValueId out : node.outputs) {
+          if (out == kNoId) continue;
+          for (size_t l = 0; l < 2; ++l) demand_[id][l] = demand_[id][l] || demand_[out][l];
+        }
+      }
+    }
   }
 
   void add_inputs() {
@@ -199,7 +222,7 @@ class LayoutPlanner {
       plan_.slots[slot].constant = value.constant;
     }
     if (value.shape && value.shape->size() < 3) layout = home_[id];
-    int& slot = slots_[id][static_cast<size_t>(layout)];
+    int& slot = slots_[id][index(layout)];
     if (slot >= 0) return slot;
     const int source = home_slot(id);
     if (source < 0) {
@@ -216,7 +239,7 @@ class LayoutPlanner {
     return slot;
   }
 
-  int home_slot(ValueId id) const { return slots_[id][static_cast<size_t>(home_[id])]; }
+  int home_slot(ValueId id) const { return slots_[id][index(home_[id])]; }
 
  private:
   size_t rank(ValueId id) const {
@@ -234,7 +257,7 @@ class LayoutPlanner {
     if (shape && shape->size() < 3) layout = Layout::plain;  // the same bytes under either name
     const int slot = new_slot(id, layout);
     home_[id] = layout;
-    slots_[id][static_cast<size_t>(layout)] = slot;
+    slots_[id][index(layout)] = slot;
     return slot;
   }
 
@@ -258,39 +281,60 @@ class LayoutPlanner {
     return dims && num_elements(*dims) == 1;
   }
 
-  /// How large a value is as far as known, to find the operand that matters.
-  static double weight(const Value& value) {
-    double product = 1;
-    for (const Dim& dim : *value.shape) product *= dim.known() ? static_cast<double>(dim.value) : 1;
-    return product;
+  /// Bytes that a reorder of the value moves, as far as sizes are known; 0 where it is a view.
+  double reorder_cost(ValueId id) const {
+    const Value& value = plan_.graph.value(id);
+    const SymbolicShape& shape = *value.shape;
+    const auto is_one = [](const Dim& dim) { return dim.known() && dim.value == 1; };
+    if (is_one(shape[1]) || std::all_of(shape.begin() + 2, shape.end(), is_one)) return 0;
+    double bytes = bits(value.dtype) / 8.0;
+    for (const Dim& dim : shape) bytes *= dim.known() ? static_cast<double>(dim.value) : 1;
+    return bytes;
   }
 
-  /// The layout of an agnostic step: that of its largest operand, channels_last among equals;
-  /// plain where an operand of another rank would have to be broadcast against permuted memory.
-  Layout common_layout(const Node& node) const {
+  /// Operands of an agnostic step that have the common layout; nothing where it must be plain,
+  /// since an operand of another rank would have to be broadcast against permuted memory.
+  std::vector<ValueId> image_operands(const Node& node) const {
     const size_t wanted = node.output(0) == kNoId ? 0 : rank(node.output(0));
-    if (wanted < 3) return Layout::plain;
+    if (wanted < 3) return {};
     for (const ValueId id : node.outputs) {
       if (id != kNoId && (rank(id) != wanted || is_sub_byte(plan_.graph.value(id).dtype))) {
-        return Layout::plain;
+        return {};
       }
     }
-    double largest = -1;
-    Layout layout = Layout::plain;
+    std::vector<ValueId> operands;
     for (size_t i = 0; i < node.inputs.size(); ++i) {
       const ValueId id = node.inputs[i];
       if (id == kNoId || is_table(node, i)) continue;
       const Value& value = plan_.graph.value(id);
       if (single_element(value)) continue;
-      if (rank(id) != wanted || is_sub_byte(value.dtype)) return Layout::plain;
-      if (value.is_constant()) continue;
-      const double size = weight(value);
-      if (size > largest || (size == largest && home_[id] == Layout::channels_last)) {
-        largest = size;
-        layout = home_[id];
-      }
+      if (rank(id) != wanted || is_sub_byte(value.dtype)) return {};
+      if (!value.is_constant()) operands.push_back(id);
     }
-    return layout;
+    return operands;
+  }
+
+  /// The layout of an agnostic step with the fewest bytes to move in front of it and behind it;
+  /// among equals channels_last if an operand has it, as convolutions want.
+  Layout common_layout(const Node& node) const {
+    const std::vector<ValueId> operands = image_operands(node);
+    if (operands.empty()) return Layout::plain;
+    const auto cost = [&](Layout layout) {
+      double bytes = 0;
+      for (const ValueId id : operands) {
+        if (slots_[id][index(layout)] < 0) bytes += reorder_cost(id);
+      }
+      for (const ValueId id : node.outputs) {
+        if (id != kNoId && demand_[id][index(other(layout))]) bytes += reorder_cost(id);
+      }
+      return bytes;
+    };
+    const double plain = cost(Layout::plain);
+    const double last = cost(Layout::channels_last);
+    if (plain != last) return plain < last ? Layout::plain : Layout::channels_last;
+    const auto is_last = [&](ValueId id) { return home_[id] == Layout::channels_last; };
+    return std::any_of(operands.begin(), operands.end(), is_last) ? Layout::channels_last
+                                                                  : Layout::plain;
   }
 
   bool is_view(const Node& node, const PlannedStep& planned) const {
@@ -302,9 +346,15 @@ class LayoutPlanner {
     return renames(node) || from.layout == Layout::plain;
   }
 
+  static size_t index(Layout layout) { return static_cast<size_t>(layout); }
+  static Layout other(Layout layout) {
+    return layout == Layout::plain ? Layout::channels_last : Layout::plain;
+  }
+
   Plan& plan_;
-  std::vector<std::array<int, 2>> slots_;  // by value and layout; -1: none yet
-  std::vector<Layout> home_;               // in which the producer writes it
+  std::vector<std::array<int, 2>> slots_;    // by value and layout; -1: none yet
+  std::vector<std::array<bool, 2>> demand_;  // likewise: some reader wants it so
+  std::vector<Layout> home_;                 // in which the producer writes it
 };
 
 void add_observed(const PlanOptions& options, LayoutPlanner& layouts, Plan& plan) {
@@ -346,6 +396,7 @@ std::unique_ptr<const Plan> make_plan(Graph graph, const PlanOptions& options) {
   std::vector<Selection> selections = select(plan->graph, options);
   create_steps(plan->graph, options, selections);
   LayoutPlanner layouts(*plan);
+  layouts.find_demand(selections);
   layouts.add_inputs();
   for (Selection& selection : selections) layouts.add_step(std::move(selection));
   for (const ValueId id : plan->graph.outputs()) {
