@@ -63,8 +63,8 @@ Activation activation_of(const Node& node) {
   }
   Activation a;
   a.kind = row->kind;
-  a.alpha = node.float_or("alpha", row->alpha);
-  a.beta = node.float_or("beta", row->beta);
+  a.alpha = node.float_or("activation_alpha", row->alpha);
+  a.beta = node.float_or("activation_beta", row->beta);
   if (a.kind == ActivationKind::hard_swish) {
     a.alpha = row->alpha;
     a.beta = row->beta;

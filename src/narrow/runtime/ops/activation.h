@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The activation that narrow.FusedConv and narrow.FusedGemm apply to their result, as attributes
-// state it: `activation` (an ONNX operator's name, "" for none), `min` and `max` for Clip, `alpha`
-// and `beta` where the operator has them.
+// state it: `activation` (an ONNX operator's name, "" for none), `min` and `max` for Clip,
+// `activation_alpha` and `activation_beta` where the operator has them (Gemm has an alpha of its
+// own).
 #pragma once
 
 #include <cstdint>

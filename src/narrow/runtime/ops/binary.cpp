@@ -145,13 +145,16 @@ struct BitwiseXor {
     return static_cast<T>(a ^ b);
   }
 };
+/// Right shifts keep the sign; amounts outside of [0, bits) shift everything out.
 struct BitShift {
   bool left;
   explicit BitShift(const Node& n) : left(n.string_or("direction", "LEFT") == "LEFT") {}
   template <class T>
   T operator()(T a, T b) const {
-    if (b >= sizeof(T) * 8) return T{0};
-    return static_cast<T>(left ? static_cast<uint64_t>(a) << b : static_cast<uint64_t>(a) >> b);
+    using U = std::make_unsigned_t<T>;
+    if (static_cast<U>(b) >= sizeof(T) * 8) return static_cast<T>(!left && a < T{0} ? -1 : 0);
+    if (left) return static_cast<T>(static_cast<uint64_t>(a) << b);
+    return static_cast<T>(a >> b);
   }
 };
 
@@ -293,7 +296,6 @@ Refusal accept_where(const Graph& graph, const Node& node, const StepOptions&) {
 }
 
 using Bools = Types<bool>;
-using Unsigned = Types<uint8_t, uint16_t, uint32_t, uint64_t>;
 
 #define NARROW_BINARY(op, function, types)                                                \
   {"", op, "reference:float16", accept_half<>, make_half<BinaryStep<function, types>>}, { \
@@ -324,7 +326,7 @@ const OpImpl kRows[] = {
     {"", "BitwiseAnd", "reference", accept<Integers>, make<BinaryStep<BitwiseAnd, Integers>>},
     {"", "BitwiseOr", "reference", accept<Integers>, make<BinaryStep<BitwiseOr, Integers>>},
     {"", "BitwiseXor", "reference", accept<Integers>, make<BinaryStep<BitwiseXor, Integers>>},
-    {"", "BitShift", "reference", accept<Unsigned>, make<BinaryStep<BitShift, Unsigned>>},
+    {"", "BitShift", "reference", accept<Integers>, make<BinaryStep<BitShift, Integers>>},
     NARROW_VARIADIC("Sum", Add, Numeric),
     NARROW_VARIADIC("Mean", Add, Floating),
     NARROW_VARIADIC("Max", Max, Numeric),

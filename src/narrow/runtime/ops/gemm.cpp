@@ -2,6 +2,7 @@
 #include "narrow/runtime/ops/gemm.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "narrow/core/cpu.h"
 #include "narrow/core/parallel.h"
@@ -12,22 +13,20 @@ namespace {
 // Depth of one pass over a panel pair: tile_n * kDepth floats of B stay in a 32 KiB L1 cache.
 constexpr int64_t kDepth = 256;
 
-/// Vectors that may lie at any float's address. Not one dependent typedef: GCC drops the alignment
-/// of those.
 template <int Width>
-struct VectorOf;
-template <>
-struct VectorOf<4> {
-  typedef float type __attribute__((vector_size(16), aligned(4)));
+struct VectorOf {
+  typedef float type __attribute__((vector_size(Width * sizeof(float))));
 };
-template <>
-struct VectorOf<8> {
-  typedef float type __attribute__((vector_size(32), aligned(4)));
-};
-template <>
-struct VectorOf<16> {
-  typedef float type __attribute__((vector_size(64), aligned(4)));
-};
+
+/// Loads and stores at any float's address.
+template <class Vector>
+[[gnu::always_inline]] inline void load(Vector& v, const float* from) {
+  std::memcpy(&v, from, sizeof(Vector));
+}
+template <class Vector>
+[[gnu::always_inline]] inline void store(float* to, const Vector& v) {
+  std::memcpy(to, &v, sizeof(Vector));
+}
 
 /// The tile for vectors of Width floats: Rows x (2 * Width) accumulators in registers. Inlined into
 /// functions that differ in the instruction set they may use.
@@ -41,8 +40,10 @@ template <int Width, int Rows>
 #pragma GCC unroll 16
   for (int i = 0; i < Rows; ++i) low[i] = high[i] = Vector{};
   for (int64_t p = 0; p < k; ++p) {
-    const Vector b0 = *reinterpret_cast<const Vector*>(b);
-    const Vector b1 = *reinterpret_cast<const Vector*>(b + Width);
+    Vector b0;
+    Vector b1;
+    load(b0, b);
+    load(b1, b + Width);
 #pragma GCC unroll 16
     for (int i = 0; i < Rows; ++i) {
       low[i] += b0 * a[i];
@@ -54,18 +55,24 @@ template <int Width, int Rows>
   if (rows == Rows && cols == 2 * Width) {
 #pragma GCC unroll 16
     for (int i = 0; i < Rows; ++i) {
-      auto* row = reinterpret_cast<Vector*>(c + i * ldc);
-      auto* next = reinterpret_cast<Vector*>(c + i * ldc + Width);
-      *row = accumulate != 0 ? *row + low[i] : low[i];
-      *next = accumulate != 0 ? *next + high[i] : high[i];
+      float* row = c + i * ldc;
+      if (accumulate != 0) {
+        Vector old;
+        load(old, row);
+        low[i] += old;
+        load(old, row + Width);
+        high[i] += old;
+      }
+      store(row, low[i]);
+      store(row + Width, high[i]);
     }
     return;
   }
   float whole[Rows][2 * Width];
 #pragma GCC unroll 16
   for (int i = 0; i < Rows; ++i) {
-    *reinterpret_cast<Vector*>(whole[i]) = low[i];
-    *reinterpret_cast<Vector*>(whole[i] + Width) = high[i];
+    store(whole[i], low[i]);
+    store(whole[i] + Width, high[i]);
   }
   for (int64_t i = 0; i < rows; ++i) {
     for (int64_t j = 0; j < cols; ++j) {

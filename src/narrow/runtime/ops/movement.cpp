@@ -40,7 +40,7 @@ class TransposeStep final : public Step {
       dims[i] = x.dims[axis];
       from[i] = strides[axis];
     }
-    const TensorView& y = output_for(context, 0, dims);
+    const TensorView& y = planned_output(context, 0, dims);
     copy_strided(y.data, memory_strides(y), x.data, from, dims, element_bytes(x.dtype));
   }
 
@@ -80,7 +80,7 @@ class ConcatStep final : public Step {
       require_fit(first, x.dims, axis);
       dims[axis] += x.dims[axis];
     }
-    const TensorView& y = output_for(context, 0, dims);
+    const TensorView& y = planned_output(context, 0, dims);
     const size_t bytes = element_bytes(y.dtype);
     const Dims to = memory_strides(y);
     int64_t at = 0;
@@ -125,11 +125,11 @@ class SplitStep final : public Step {
       Dims dims = x.dims;
       dims[axis] = sizes[i];
       if (used_[i] && num_elements(dims) > 0) {
-        const TensorView& y = output_for(context, i, dims);
+        const TensorView& y = planned_output(context, i, dims);
         copy_strided(y.data, memory_strides(y),
                      x.data + static_cast<size_t>(at * from[axis]) * bytes, from, dims, bytes);
       } else if (used_[i]) {
-        output_for(context, i, dims);
+        planned_output(context, i, dims);
       }
       at += sizes[i];
     }
@@ -192,7 +192,7 @@ class SliceStep final : public Step {
       offset += first * from[axis];
       from[axis] *= steps[i];
     }
-    const TensorView& y = output_for(context, 0, dims);
+    const TensorView& y = planned_output(context, 0, dims);
     if (y.elements() == 0) return;
     const size_t bytes = element_bytes(x.dtype);
     copy_strided(y.data, memory_strides(y), x.data + offset * static_cast<int64_t>(bytes), from,
@@ -224,7 +224,7 @@ class ExpandStep final : public Step {
   void run(RunContext& context) const override {
     const TensorView& x = context.inputs[0];
     const Dims dims = broadcast_dims(x.dims, read_ints(context.inputs[1]));
-    const TensorView& y = output_for(context, 0, dims);
+    const TensorView& y = planned_output(context, 0, dims);
     if (y.elements() == 0) return;
     copy_strided(y.data, memory_strides(y), x.data, broadcast_strides(x, dims.size()), dims,
                  element_bytes(x.dtype));
@@ -246,7 +246,7 @@ class TileStep final : public Step {
       const Dims pair{dims[i], repeats[i]};
       dims[i] = num_elements(pair);  // checked product
     }
-    const TensorView& y = output_for(context, 0, dims);
+    const TensorView& y = planned_output(context, 0, dims);
     if (y.elements() == 0) return;
     const Dims to = memory_strides(y);
     const Dims from = memory_strides(x);

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <limits>
 
+#include "narrow/runtime/ops/packed.h"
 #include "narrow/runtime/ops/rows.h"
 #include "narrow/runtime/ops/strided.h"
 
@@ -18,28 +19,12 @@ using Codes = Types<int8_t, uint8_t, int16_t, uint16_t, int32_t>;
 
 /// One code of a packed or whole-byte tensor.
 int32_t load_code(const std::byte* data, DType dtype, int64_t i) {
-  const int width = bits(dtype);
-  if (width < 8) {
-    const int64_t per_byte = 8 / width;
-    const int shift = static_cast<int>(i % per_byte) * width;
-    const int mask = (1 << width) - 1;
-    const int code = (static_cast<int>(data[i / per_byte]) >> shift) & mask;
-    return is_signed_integer(dtype) && code >> (width - 1) != 0 ? code - mask - 1 : code;
-  }
+  if (is_sub_byte(dtype)) return load_packed(data, dtype, i);
   int32_t code = 0;
   visit(Codes{}, dtype, [&]<class T>(std::type_identity<T>) {
     code = static_cast<int32_t>(reinterpret_cast<const T*>(data)[i]);
   });
   return code;
-}
-
-void store_packed(std::byte* data, DType dtype, int64_t i, int32_t code) {
-  const int width = bits(dtype);
-  const int64_t per_byte = 8 / width;
-  const int shift = static_cast<int>(i % per_byte) * width;
-  const int mask = (1 << width) - 1;
-  const int old = static_cast<int>(data[i / per_byte]) & ~(mask << shift);
-  data[i / per_byte] = static_cast<std::byte>(old | ((code & mask) << shift));
 }
 
 /// Which scale an element has: dims as [outer, axis, inner], `block` indices of the axis share one.
@@ -268,12 +253,12 @@ class DynamicQuantizeStep final : public Step {
     const float zero = std::nearbyint(std::clamp(0.0F - lo / scale, 0.0F, 255.0F));
     const auto code = static_cast<uint8_t>(zero);
     const Limits limits = limits_of(DType::uint8, code);
-    uint8_t* dst = output_for(context, 0, x.dims).as<uint8_t>();
+    uint8_t* dst = planned_output(context, 0, x.dims).as<uint8_t>();
     parallel_for(n, kBlockElements, [&](int64_t begin, int64_t end) {
       quantize_run(src + begin, dst + begin, end - begin, scale, code, limits);
     });
-    if (wants_scale_) *output_for(context, 1, {}).as<float>() = scale;
-    if (wants_zero_) *output_for(context, 2, {}).as<uint8_t>() = code;
+    if (wants_scale_) *planned_output(context, 1, {}).as<float>() = scale;
+    if (wants_zero_) *planned_output(context, 2, {}).as<uint8_t>() = code;
   }
 
  private:

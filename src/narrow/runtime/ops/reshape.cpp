@@ -27,7 +27,7 @@ class ReshapeStep final : public Step {
   ReshapeStep(const Graph&, const Node& node) : node_(node) {}
   int aliases(size_t output) const override { return output == 0 ? 0 : -1; }
   void run(RunContext& context) const override {
-    copy_bytes(output_for(context, 0, Target(node_, context.inputs)), context.inputs[0]);
+    copy_bytes(planned_output(context, 0, Target(node_, context.inputs)), context.inputs[0]);
   }
 
  private:
@@ -126,9 +126,9 @@ class IdentityStep final : public Step {
   int aliases(size_t output) const override { return output == 0 ? 0 : -1; }
   void run(RunContext& context) const override {
     const TensorView& x = context.inputs[0];
-    copy_bytes(output_for(context, 0, x.dims), x);
+    copy_bytes(planned_output(context, 0, x.dims), x);
     if (mask_)
-      std::memset(output_for(context, 1, x.dims).data, 1, static_cast<size_t>(x.elements()));
+      std::memset(planned_output(context, 1, x.dims).data, 1, static_cast<size_t>(x.elements()));
   }
 
  private:

@@ -134,11 +134,8 @@ void HalfStep::run(RunContext& context) const {
   }
 }
 
-TensorView& output_for(RunContext& context, size_t i, const Dims& dims) {
+TensorView& planned_output(RunContext& context, size_t i, const Dims& dims) {
   TensorView& view = context.outputs[i];
-  if (view.data == nullptr && (view.dims != dims || num_elements(dims) > 0)) {
-    return context.allocate_output(i, dims);
-  }
   if (view.dims != dims) {
     throw Error(ErrorCode::internal, fmt::format("output {} has shape {}, planned was {}", i,
                                                  to_string(dims), to_string(view.dims)));

@@ -33,6 +33,8 @@ std::span<const OpImpl> movement_rows();
 std::span<const OpImpl> reshape_rows();
 std::span<const OpImpl> space_rows();
 std::span<const OpImpl> gather_rows();
+std::span<const OpImpl> select_rows();
+std::span<const OpImpl> einsum_rows();
 std::span<const OpImpl> shape_rows();
 std::span<const OpImpl> cast_rows();
 std::span<const OpImpl> resize_rows();
@@ -129,10 +131,9 @@ inline bool present(std::span<const TensorView> views, size_t i) {
   return i < views.size() && views[i].data != nullptr;
 }
 
-/// Output i with the dims that the step computed from its inputs: the planned memory, or (where the
-/// plan could not know the shape: data == nullptr) memory asked for now. Throws internal if the
-/// plan had other dims.
-TensorView& output_for(RunContext& context, size_t i, const Dims& dims);
+/// Output i, checked against the dims that the step computed from its inputs. Throws internal where
+/// the plan had others: nothing is ever written outside of planned memory.
+TensorView& planned_output(RunContext& context, size_t i, const Dims& dims);
 
 /// Input 0 is of whole bytes, so that elements can be moved without knowing what they mean.
 Refusal accept_movable(const Graph&, const Node&, const StepOptions&);

@@ -3,28 +3,12 @@
 #include <algorithm>
 #include <cmath>
 
+#include "narrow/runtime/ops/lines.h"
 #include "narrow/runtime/ops/rows.h"
-#include "narrow/runtime/ops/strided.h"
 #include "narrow/runtime/ops/vec_math.h"
 
 namespace narrow::ops {
 namespace {
-
-/// Calls line(begin, stride) for every line along the axis; contiguous lines have stride 1.
-template <class Line>
-void for_lines(const Dims& dims, int64_t axis, const Line& line) {
-  const auto a = static_cast<size_t>(axis);
-  const int64_t inner = num_elements(dims, a + 1, dims.size());
-  const int64_t length = dims[a];
-  const int64_t lines = num_elements(dims, 0, a) * inner;
-  if (lines == 0 || length == 0) return;
-  parallel_for(lines, std::max<int64_t>(1, kBlockElements / length),
-               [&](int64_t begin, int64_t end) {
-                 for (int64_t i = begin; i < end; ++i) {
-                   line(i / inner * length * inner + i % inner, inner, length);
-                 }
-               });
-}
 
 template <class T>
 T largest(const T* x, int64_t stride, int64_t n) {
@@ -82,7 +66,8 @@ class LineStep final : public Step {
     visit(Floating{}, x.dtype, [&]<class T>(std::type_identity<T>) {
       const T* src = x.as<T>();
       T* dst = context.outputs[0].as<T>();
-      for_lines(x.dims, axis, [&](int64_t at, int64_t stride, int64_t n) {
+      if (x.elements() == 0) return;
+      for_lines(axis_view(x.dims, axis), [&](int64_t at, int64_t stride, int64_t n, int64_t) {
         Line{}(src + at, dst + at, stride, n);
       });
     });

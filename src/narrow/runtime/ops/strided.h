@@ -4,6 +4,7 @@
 // every operand allows, so that the innermost row is as long and as contiguous as can be.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <span>
@@ -117,21 +118,23 @@ void next_row(const LoopNest<N>& nest, std::array<int64_t, kMaxRank>& index,
 
 }  // namespace detail
 
-/// Calls body(offsets, n) for every row (or piece of a row), on all threads when there is enough.
+/// Calls body(offsets, n) for every row (or piece of a row), on all threads when there is enough:
+/// `weight` is the elements of work behind each element of the nest.
 template <size_t N, class Body>
-void for_rows(const LoopNest<N>& nest, const Body& body) {
+void for_rows_weighted(const LoopNest<N>& nest, int64_t weight, const Body& body) {
   const int64_t rows = nest.rows();
   const int64_t length = nest.row_length();
   if (rows == 0 || length == 0) return;
+  const int64_t per_block = std::max<int64_t>(1, kBlockElements / std::max<int64_t>(weight, 1));
   if (rows == 1) {
-    parallel_for(length, kBlockElements, [&](int64_t begin, int64_t end) {
+    parallel_for(length, per_block, [&](int64_t begin, int64_t end) {
       std::array<int64_t, N> offset;
       for (size_t n = 0; n < N; ++n) offset[n] = begin * nest.row_strides()[n];
       body(offset, end - begin);
     });
     return;
   }
-  const int64_t rows_per_block = length >= kBlockElements ? 1 : kBlockElements / length;
+  const int64_t rows_per_block = std::max<int64_t>(1, per_block / length);
   parallel_for(rows, rows_per_block, [&](int64_t begin, int64_t end) {
     std::array<int64_t, kMaxRank> index{};
     std::array<int64_t, N> offset;
@@ -141,6 +144,11 @@ void for_rows(const LoopNest<N>& nest, const Body& body) {
       detail::next_row(nest, index, offset);
     }
   });
+}
+
+template <size_t N, class Body>
+void for_rows(const LoopNest<N>& nest, const Body& body) {
+  for_rows_weighted(nest, 1, body);
 }
 
 /// Copies elements of `bytes` (1, 2, 4, 8 or 16) bytes between strided places; strides in elements.

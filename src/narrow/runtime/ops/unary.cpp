@@ -284,8 +284,12 @@ class UnaryStep final : public Elementwise {
       Out* dst = y.as<Out>();
       const F f = function_;
       parallel_for(x.elements(), kBlockElements, [&](int64_t begin, int64_t end) {
-        NARROW_SIMD
-        for (int64_t i = begin; i < end; ++i) dst[i] = f(src[i]);
+        if constexpr (std::is_same_v<T, float>) {
+          NARROW_SIMD
+          for (int64_t i = begin; i < end; ++i) dst[i] = f(src[i]);
+        } else {
+          for (int64_t i = begin; i < end; ++i) dst[i] = f(src[i]);
+        }
       });
     });
   }
