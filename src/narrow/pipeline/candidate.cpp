@@ -7,6 +7,8 @@
 #include <map>
 
 #include "narrow/core/error.h"
+#include "narrow/graph/op_table.h"
+#include "narrow/ptq/bias_correction/bias_correction.h"
 #include "narrow/ptq/targets.h"
 
 namespace narrow {
@@ -39,14 +41,53 @@ QuantizeOptions resolved_options(const Recipe& recipe) {
 }
 
 Candidate make_candidate(const Graph& float_graph, const QuantizeOptions& options,
-                         const ObserverOptions& observer, const Statistics& statistics) {
+                         const Recipe& recipe, const Knowledge& knowledge,
+                         const BiasShifts& shifts) {
   Candidate c;
   c.graph = float_graph;
   c.assignment = assign(c.graph, options);
-  const auto ranges = activation_ranges(c.assignment, statistics, observer);
-  c.plan = make_plan(c.graph, c.assignment, ranges);
+  PlanOptions plan;
+  plan.moments = knowledge.moments;
+  plan.bias_correction = recipe.bias_correction;
+  plan.bias_form = find_target(options.target).bias;
+  for (AssignedLayer& layer : c.assignment.layers) {
+    const auto shift = shifts.find(layer.node);
+    if (shift != shifts.end()) shift_bias(c.graph, layer, shift->second, plan.bias_form);
+  }
+  const auto ranges = activation_ranges(c.assignment, knowledge.statistics, recipe.observer);
+  c.plan = make_plan(c.graph, c.assignment, ranges, plan);
   apply_plan(c.graph, c.assignment, c.plan);
+  infer_shapes(c.graph);
   return c;
+}
+
+BiasShifts measure_shifts(const Graph& float_graph, const QuantizeOptions& options,
+                          const Recipe& recipe, const Knowledge& knowledge, const Dataset& data,
+                          const MomentOptions& run) {
+  Graph graph = float_graph;
+  const Assignment assignment = assign(graph, options);
+  std::map<std::string, ChannelAxis> outputs;
+  std::vector<std::pair<std::string, std::string>> layers;  // node, its own output
+  for (const AssignedLayer& layer : assignment.layers) {
+    if (!layer.weight_scheme) continue;
+    const Node& node = graph.node(*graph.find_node(layer.node));
+    const std::string& value = graph.value(node.outputs[0]).name;
+    const bool product = layer.op == "Gemm" || layer.op == "MatMul";
+    outputs[value] = product ? ChannelAxis::last : ChannelAxis::second;
+    layers.emplace_back(layer.node, value);
+  }
+  const auto wanted = channel_moments(float_graph, outputs, data, run);
+  BiasShifts shifts;
+  for (const auto& [node, value] : layers) {
+    const Candidate c = make_candidate(float_graph, options, recipe, knowledge, shifts);
+    const auto got = channel_moments(c.graph, {{value, outputs.at(value)}}, data, run);
+    if (wanted.count(value) == 0 || got.count(value) == 0) continue;
+    const auto& before = wanted.at(value).mean;
+    const auto& after = got.at(value).mean;
+    std::vector<double>& shift = shifts[node];
+    for (size_t i = 0; i < before.size(); ++i) shift.push_back(before[i] - after.at(i));
+  }
+  return shifts;
 }
 
 std::vector<QuantizedLayer> describe_layers(const Candidate& candidate,

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cmath>
 #include <memory>
+#include <numeric>
 #include <system_error>
 
 #include "narrow/core/error.h"
@@ -23,6 +24,7 @@
 #include "narrow/pipeline/candidate.h"
 #include "narrow/pipeline/samples.h"
 #include "narrow/pipeline/verify.h"
+#include "narrow/ptq/rtn/rtn.h"
 #include "narrow/ptq/targets.h"
 #include "narrow/report/table.h"
 #include "narrow/runtime/session.h"
@@ -33,6 +35,15 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int64_t kComparedSamples = 128;  // per-layer SQNR is stable to 0.1 dB from about 100 on
+
+constexpr int64_t kMeanSamples = 256;  // means of channels are known to a few percent of sigma
+
+std::shared_ptr<const Dataset> first_samples(const std::shared_ptr<const Dataset>& data,
+                                             int64_t count) {
+  std::vector<int64_t> indices(static_cast<size_t>(std::min(count, data->size())));
+  std::iota(indices.begin(), indices.end(), 0);
+  return subset(data, indices);
+}
 
 /// A file that is removed unless it is released.
 class TemporaryModel {
@@ -84,6 +95,7 @@ class Quantizer {
     prepare();
     measure_float();
     calibrate_model();
+    measure_means();
     quantize_model();
     verify_model();
     check_integers();
@@ -188,15 +200,18 @@ class Quantizer {
       } else {
         observe_data();
       }
-      report_.calibration_samples = statistics_.samples;
+      report_.calibration_samples = knowledge_.statistics.samples;
       note_non_finite();
-      if (!job_.save_statistics.empty()) save_statistics(statistics_, job_.save_statistics);
+      if (!job_.save_statistics.empty())
+        save_statistics(knowledge_.statistics, job_.save_statistics);
     });
   }
 
   void load_saved_statistics() {
-    statistics_ = load_statistics(job_.statistics);
-    if (statistics_.model_fingerprint.empty() || statistics_.model_fingerprint == source_) return;
+    knowledge_.statistics = load_statistics(job_.statistics);
+    if (knowledge_.statistics.model_fingerprint.empty() ||
+        knowledge_.statistics.model_fingerprint == source_)
+      return;
     throw Error(ErrorCode::invalid_argument,
                 fmt::format("{}: these statistics are of another model than {}",
                             job_.statistics.string(), job_.model.string()),
@@ -213,23 +228,51 @@ class Quantizer {
         job_.save_statistics.empty() ? detail_for(recipe_.observer.kind) : Detail::histogram;
     options.threads = job_.threads;
     options.progress = job_.progress;
-    statistics_ = calibrate(float_graph_, assignment_.observed(), *samples_.calibration, options);
-    statistics_.model_fingerprint = source_;
-    statistics_.data_fingerprint = samples_.data_fingerprint;
+    knowledge_.statistics =
+        calibrate(float_graph_, assignment_.observed(), *samples_.calibration, options);
+    knowledge_.statistics.model_fingerprint = source_;
+    knowledge_.statistics.data_fingerprint = samples_.data_fingerprint;
   }
 
   void note_non_finite() {
-    for (const auto& [name, statistic] : statistics_.values) {
+    for (const auto& [name, statistic] : knowledge_.statistics.values) {
       if (statistic.non_finite == 0) continue;
       report_.notes.push_back(fmt::format("value '{}': {} NaN or infinite values were left out",
                                           name, format_count(statistic.non_finite)));
     }
   }
 
+  /// Means of the layers' inputs or outputs, where rounding or bias correction uses them.
+  void measure_means() {
+    const bool few_bits = std::any_of(
+        assignment_.layers.begin(), assignment_.layers.end(), [](const AssignedLayer& layer) {
+          return layer.weight_scheme && layer.weight_scheme->bits <= kSearchedBits;
+        });
+    if (recipe_.bias_correction == BiasCorrection::automatic) {
+      recipe_.bias_correction =
+          few_bits && samples_.calibration ? BiasCorrection::fast : BiasCorrection::none;
+    }
+    const bool correct = recipe_.bias_correction != BiasCorrection::none;
+    if (correct && !samples_.calibration) {
+      throw Error(ErrorCode::invalid_argument,
+                  fmt::format("bias_correction {} needs data", to_string(recipe_.bias_correction)),
+                  "give --data SPEC");
+    }
+    if (!samples_.calibration || (!correct && !few_bits)) return;
+    stage("means", [&] {
+      const auto some = first_samples(samples_.calibration, kMeanSamples);
+      const MomentOptions run{job_.threads, job_.progress};
+      Graph copy = float_graph_;
+      knowledge_.moments = layer_moments(float_graph_, assign(copy, options_), *some, run);
+      if (recipe_.bias_correction == BiasCorrection::empirical) {
+        shifts_ = measure_shifts(float_graph_, options_, recipe_, knowledge_, *some, run);
+      }
+    });
+  }
+
   void quantize_model() {
     stage("quantize", [&] {
-      candidate_ = make_candidate(float_graph_, options_, recipe_.observer, statistics_);
-      infer_shapes(candidate_.graph);
+      candidate_ = make_candidate(float_graph_, options_, recipe_, knowledge_, shifts_);
       for (const auto* notes : {&candidate_.assignment.notes, &candidate_.plan.notes}) {
         report_.notes.insert(report_.notes.end(), notes->begin(), notes->end());
       }
@@ -254,10 +297,7 @@ class Quantizer {
   }
 
   std::vector<ValueDifference> compare_layers() const {
-    std::vector<int64_t> indices(
-        static_cast<size_t>(std::min(kComparedSamples, samples_.evaluation->size())));
-    for (size_t i = 0; i < indices.size(); ++i) indices[i] = static_cast<int64_t>(i);
-    const auto some = subset(samples_.evaluation, indices);
+    const auto some = first_samples(samples_.evaluation, kComparedSamples);
     CompareOptions options;
     options.threads = job_.threads;
     options.progress = job_.progress;
@@ -331,8 +371,7 @@ class Quantizer {
       std::vector<std::string> names;
       for (size_t i = 0; i < count; ++i) names.push_back(as_pattern(harmful[i]));
       options.keep_float.insert(options.keep_float.end(), names.begin(), names.end());
-      Candidate tried = make_candidate(float_graph_, options, recipe_.observer, statistics_);
-      infer_shapes(tried.graph);
+      Candidate tried = make_candidate(float_graph_, options, recipe_, knowledge_, shifts_);
       const Verification v = verifier_->measure(Session(std::move(tried.graph)));
       if (!gate_failure(recipe_, v).empty()) continue;
       refusal.keep_float = std::move(names);
@@ -468,7 +507,8 @@ class Quantizer {
   Assignment assignment_;
   SampleSets samples_;
   std::unique_ptr<Verifier> verifier_;
-  Statistics statistics_;
+  Knowledge knowledge_;
+  BiasShifts shifts_;
   Candidate candidate_;
   std::unique_ptr<Session> session_;  // of the candidate
   std::vector<std::string> hashes_;   // of its outputs, by batch

@@ -35,7 +35,7 @@ struct Recipe {
   uint64_t seed = 1;
   std::optional<double> max_drop;    // points of the metric
   std::optional<double> min_cosine;  // of the outputs
-  BiasCorrection bias_correction = BiasCorrection::none;
+  BiasCorrection bias_correction = BiasCorrection::automatic;
   OutputFormat format = OutputFormat::qdq;
   int opset = 0;              // 0: the lowest that expresses the result
   bool integer_only = false;  // refuse if any node would stay float

@@ -197,7 +197,7 @@ class Assigner {
       }
     }
     AssignedLayer a;
-    const Node& node = graph_.node(layer.node);
+    const Node node = graph_.node(layer.node);
     a.node = node.name;
     a.op = node.op;
     a.input = graph_.value(layer.input).name;
@@ -205,21 +205,17 @@ class Assigner {
     a.output = graph_.value(layer.output).name;
     a.channel_axis = layer.channel_axis;
     a.channels = layer.channels;
+    if (is_convolution(node)) a.groups = node.int_or("group", 1);
     a.half_weights = choice.weights && choice.weights->floating;
     if (choice.weights && !a.half_weights) a.weight_scheme = weight_scheme(options_, choice, layer);
     a.quantized_input = options_.mode == Mode::dynamic || out_.activations.count(a.input) > 0;
-    if (layer.bias != kNoId) add_bias(layer, choice, a);
+    a.integer_layer = options_.mode == Mode::static_ && a.quantized_input && a.weight_scheme &&
+                      out_.activations.at(a.input).scheme.bits <= 8 && !node.is("ConvTranspose");
+    if (layer.bias != kNoId) {
+      a.bias = graph_.value(own_constant(graph_, layer.bias, bias_slot(graph_, layer))).name;
+      a.integer_bias = a.integer_layer && target_.bias == BiasForm::int32;
+    }
     out_.layers.push_back(std::move(a));
-  }
-
-  void add_bias(const Layer& layer, const LayerChoice& choice, AssignedLayer& a) {
-    const bool integers = options_.mode == Mode::static_ && a.quantized_input && choice.weights &&
-                          !choice.weights->floating && choice.activations &&
-                          out_.activations.at(a.input).scheme.bits <= 8 &&
-                          !graph_.node(layer.node).is("ConvTranspose");
-    const ValueId bias = own_constant(graph_, layer.bias, bias_slot(graph_, layer));
-    a.bias = graph_.value(bias).name;
-    a.integer_bias = integers && target_.bias == BiasForm::int32;
   }
 
   void note_short_groups() {

@@ -27,10 +27,12 @@ struct AssignedLayer {
   std::string output;   // value behind bias and activation
   int64_t channel_axis = 0;
   int64_t channels = 0;
+  int64_t groups = 1;                   // of a convolution
   std::optional<Scheme> weight_scheme;  // nullopt: weights stay floating
   bool half_weights = false;            // stored as float16
   bool quantized_input = false;         // static: the input has a grid; dynamic: at run time
   bool integer_bias = false;
+  bool integer_layer = false;  // static, codes of at most 8 bits on both sides
 };
 
 struct KeptFloat {

@@ -31,6 +31,8 @@ const char* to_string(Mode mode) {
 
 const char* to_string(BiasCorrection kind) {
   switch (kind) {
+    case BiasCorrection::automatic:
+      return "auto";
     case BiasCorrection::none:
       return "none";
     case BiasCorrection::fast:
@@ -54,7 +56,7 @@ std::optional<ScaleType> scale_type_from_string(std::string_view name) {
   return enum_from_string<ScaleType, 4>(name);
 }
 std::optional<BiasCorrection> bias_correction_from_string(std::string_view name) {
-  return enum_from_string<BiasCorrection, 3>(name);
+  return enum_from_string<BiasCorrection, 4>(name);
 }
 
 std::string NumberType::text() const {

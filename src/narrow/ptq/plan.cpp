@@ -7,6 +7,7 @@
 #include <array>
 
 #include "narrow/core/error.h"
+#include "narrow/ptq/bias_correction/bias_correction.h"
 #include "narrow/ptq/dynamic/dynamic.h"
 #include "narrow/ptq/rtn/rtn.h"
 #include "narrow/quant/error_measures.h"
@@ -37,9 +38,9 @@ std::vector<int32_t> int32_values(const Tensor& tensor) {
 
 class Planner {
  public:
-  Planner(const Graph& graph, const Assignment& assignment,
-          const std::map<std::string, Range>& ranges)
-      : graph_(graph), assignment_(assignment), ranges_(ranges) {}
+  Planner(Graph& graph, Assignment& assignment, const std::map<std::string, Range>& ranges,
+          const PlanOptions& options)
+      : graph_(graph), assignment_(assignment), ranges_(ranges), options_(options) {}
 
   QuantizationPlan run() {
     for (const auto& [name, activation] : assignment_.activations) {
@@ -58,7 +59,7 @@ class Planner {
         out_.qdq.weights[name] = std::move(q);
       });
     }
-    for (const AssignedLayer& layer : assignment_.layers) {
+    for (AssignedLayer& layer : assignment_.layers) {
       located("node", layer.node, [&] { add_layer(layer); });
     }
     note_widened();
@@ -76,18 +77,19 @@ class Planner {
     }
   }
 
-  void add_layer(const AssignedLayer& layer) {
+  void add_layer(AssignedLayer& layer) {
     LayerOutcome outcome;
     outcome.node = layer.node;
     if (layer.weight_scheme) {
-      const Tensor& w = constant_of(graph_, layer.weights);
+      const Tensor w = constant_of(graph_, layer.weights);  // the graph may grow below
       QuantizedTensor weights;
       try {
-        weights = round_weights(w, *layer.weight_scheme);
+        weights = round_weights(w, *layer.weight_scheme, importance_of(layer, w));
       } catch (Error& e) {
         e.add_context(fmt::format("weights '{}'", layer.weights));
         throw;
       }
+      correct_bias(layer, weights);
       QuantizedTensor bias;
       if (layer.integer_bias) {
         BiasResult rounded =
@@ -102,6 +104,32 @@ class Planner {
       if (bias.codes.defined()) out_.qdq.biases[layer.bias] = std::move(bias);
     }
     out_.layers.push_back(std::move(outcome));
+  }
+
+  void correct_bias(AssignedLayer& layer, const QuantizedTensor& weights) {
+    const auto found = options_.moments.find(layer.node);
+    const bool wanted = options_.bias_correction == BiasCorrection::fast;
+    if (!wanted || found == options_.moments.end()) return;
+    shift_bias(graph_, layer, rounding_shift(graph_, layer, weights, found->second),
+               options_.bias_form);
+  }
+
+  /// The mean square of each input channel, once for every weight of a row that reads it. Grouped
+  /// convolutions read other channels in other rows: their weights count alike.
+  Importance importance_of(const AssignedLayer& layer, const Tensor& weights) const {
+    const auto found = options_.moments.find(layer.node);
+    if (found == options_.moments.end()) return {};
+    const std::vector<double>& channels = found->second.mean_square;
+    const auto count = static_cast<int64_t>(channels.size());
+    const int64_t row = weights.elements() / std::max<int64_t>(1, layer.channels);
+    if (count == 0 || row % count != 0 || layer.groups != 1) return {};
+    Importance importance;
+    importance.channel_axis = layer.channel_axis;
+    for (int64_t i = 0; i < row; ++i) {
+      importance.row.push_back(
+          static_cast<float>(channels[static_cast<size_t>(i / (row / count))]));
+    }
+    return importance;
   }
 
   const QuantParams& input_grid(const AssignedLayer& layer) const {
@@ -141,9 +169,10 @@ class Planner {
     }
   }
 
-  const Graph& graph_;
-  const Assignment& assignment_;
+  Graph& graph_;
+  Assignment& assignment_;
   const std::map<std::string, Range>& ranges_;
+  const PlanOptions& options_;
   QuantizationPlan out_;
 };
 
@@ -198,9 +227,9 @@ std::map<std::string, Range> activation_ranges(const Assignment& assignment,
   return ranges;
 }
 
-QuantizationPlan make_plan(const Graph& graph, const Assignment& assignment,
-                           const std::map<std::string, Range>& ranges) {
-  return Planner(graph, assignment, ranges).run();
+QuantizationPlan make_plan(Graph& graph, Assignment& assignment,
+                           const std::map<std::string, Range>& ranges, const PlanOptions& options) {
+  return Planner(graph, assignment, ranges, options).run();
 }
 
 void apply_plan(Graph& graph, const Assignment& assignment, const QuantizationPlan& plan) {

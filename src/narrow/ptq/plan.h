@@ -10,6 +10,8 @@
 #include "narrow/calibrate/observer.h"
 #include "narrow/graph/qdq.h"
 #include "narrow/ptq/assign.h"
+#include "narrow/ptq/moments.h"
+#include "narrow/ptq/targets.h"
 
 namespace narrow {
 
@@ -32,10 +34,19 @@ struct QuantizationPlan {
   std::vector<std::string> notes;
 };
 
-/// Rounds weights and biases; proves for each integer layer that its accumulators fit int32.
+struct PlanOptions {
+  LayerMoments moments;  // may be empty; weigh the errors of weights with few bits
+  /// fast: shifts the biases of layers with moments. (empirical needs runs: pipeline/.)
+  BiasCorrection bias_correction = BiasCorrection::none;
+  BiasForm bias_form = BiasForm::int32;  // of biases that the correction creates
+};
+
+/// Rounds weights and biases; proves for each integer layer that its accumulators fit int32. Bias
+/// correction changes the biases in `graph`, and names those that it creates in the assignment.
 /// Throws numeric_failure naming node and tensor: NaN or inf weights, overflow.
-QuantizationPlan make_plan(const Graph& graph, const Assignment& assignment,
-                           const std::map<std::string, Range>& ranges);
+QuantizationPlan make_plan(Graph& graph, Assignment& assignment,
+                           const std::map<std::string, Range>& ranges,
+                           const PlanOptions& options = {});
 
 /// Writes the plan into the graph in the form of the assignment's mode: QDQ pairs (insert_qdq), or
 /// DynamicQuantizeLinear with integer products; float16 weights as Cast.

@@ -7,30 +7,65 @@
 #include <cmath>
 
 #include "narrow/core/error.h"
+#include "narrow/core/parallel.h"
+#include "narrow/ptq/rtn/scale_search.h"
 #include "narrow/quant/requantize.h"
 
 namespace narrow {
 namespace {
 
-constexpr int kFewBits = 4;  // where one more code of 2^bits matters; above, every target agrees on
-                             // [-qmax, qmax]
+constexpr int64_t kUnitsPerTask = 64;
 // Half of int32: the other half is for the accumulator that the bias is added to.
 constexpr double kLargestBias = 1073741824.0;
 
-struct Extremes {
-  std::vector<float> low;
-  std::vector<float> high;
+/// Elements of each unit, one unit after the other, in the order of the tensor.
+struct UnitElements {
+  std::vector<int64_t> index;  // of elements
+  std::vector<int64_t> begin;  // of each unit in `index`; one more at the end
 };
 
-Extremes unit_extremes(const Tensor& weights, const Scheme& scheme, size_t units) {
-  Extremes e{std::vector<float>(units, 0.0f), std::vector<float>(units, 0.0f)};
-  const auto values = weights.data<float>();
-  for (size_t i = 0; i < values.size(); ++i) {
-    const auto u = static_cast<size_t>(unit_of(static_cast<int64_t>(i), weights.dims(), scheme));
-    e.low[u] = std::min(e.low[u], values[i]);
-    e.high[u] = std::max(e.high[u], values[i]);
+UnitElements elements_by_unit(const Tensor& weights, const Scheme& scheme, size_t units) {
+  const auto count = static_cast<size_t>(weights.elements());
+  std::vector<int64_t> unit(count);
+  UnitElements e{std::vector<int64_t>(count), std::vector<int64_t>(units + 1, 0)};
+  for (size_t i = 0; i < count; ++i) {
+    unit[i] = unit_of(static_cast<int64_t>(i), weights.dims(), scheme);
+    ++e.begin[static_cast<size_t>(unit[i]) + 1];
+  }
+  for (size_t u = 0; u < units; ++u) e.begin[u + 1] += e.begin[u];
+  std::vector<int64_t> next(e.begin.begin(), e.begin.end() - 1);
+  for (size_t i = 0; i < count; ++i) {
+    e.index[static_cast<size_t>(next[static_cast<size_t>(unit[i])]++)] = static_cast<int64_t>(i);
   }
   return e;
+}
+
+/// The importance of an element by its position in its row.
+class ElementImportance {
+ public:
+  ElementImportance(const Tensor& weights, const Importance& importance)
+      : row_(importance.row), by_row_(importance.channel_axis != 0) {
+    const auto length = static_cast<int64_t>(row_.size());
+    columns_ = length > 0 ? weights.elements() / length : 1;
+    if (length > 0 && weights.elements() % length != 0) {
+      throw Error(ErrorCode::internal, "importance does not fit the weights");
+    }
+  }
+  bool given() const { return !row_.empty(); }
+  float at(int64_t element) const {
+    const auto length = static_cast<int64_t>(row_.size());
+    return row_[static_cast<size_t>(by_row_ ? element / columns_ : element % length)];
+  }
+
+ private:
+  const std::vector<float>& row_;
+  bool by_row_;
+  int64_t columns_ = 1;
+};
+
+bool searches(const Scheme& scheme) {
+  return scheme.bits <= kSearchedBits && scheme.scale_type == ScaleType::float32 &&
+         scheme.symmetry != Symmetry::offset;
 }
 
 /// The grid again, after its scales were changed.
@@ -40,27 +75,43 @@ void requantize_weights(const Tensor& float_weights, QuantizedTensor& weights) {
 
 }  // namespace
 
-QuantParams weight_params(const Tensor& weights, const Scheme& scheme) {
-  QuantParams params = minmax_params(weights, scheme);
-  const bool finer = scheme.symmetry == Symmetry::symmetric && scheme.is_signed &&
-                     !scheme.narrow_range && scheme.bits <= kFewBits &&
-                     scheme.scale_type == ScaleType::float32;
-  if (!finer) return params;
-  Tensor scale = params.scale.clone();
-  auto s = scale.mutable_data<float>();
-  const Extremes e = unit_extremes(weights, scheme, s.size());
-  for (size_t u = 0; u < s.size(); ++u) {
-    const float step = std::max(e.low[u] / static_cast<float>(scheme.qmin()),
-                                e.high[u] / static_cast<float>(scheme.qmax()));
-    if (step > 0) s[u] = step;
-  }
-  params.scale = scale;
+QuantParams weight_params(const Tensor& weights, const Scheme& scheme,
+                          const Importance& importance) {
+  QuantParams params = minmax_params(weights, scheme);  // also refuses NaN and inf
+  if (!searches(scheme)) return params;
+  params.scale = params.scale.clone();
+  if (params.zero_point.defined()) params.zero_point = params.zero_point.clone();
+  auto scale = params.scale.mutable_data<float>();
+  auto zero_point = params.zero_point.defined() ? params.zero_point.mutable_data<int32_t>()
+                                                : std::span<int32_t>();
+  const UnitElements units = elements_by_unit(weights, scheme, scale.size());
+  const ElementImportance weight_of(weights, importance);
+  const auto values = weights.data<float>();
+  parallel_for(static_cast<int64_t>(scale.size()), kUnitsPerTask, [&](int64_t first, int64_t last) {
+    std::vector<float> x;
+    std::vector<float> w;
+    for (auto u = static_cast<size_t>(first); u < static_cast<size_t>(last); ++u) {
+      x.clear();
+      w.clear();
+      for (int64_t i = units.begin[u]; i < units.begin[u + 1]; ++i) {
+        const int64_t element = units.index[static_cast<size_t>(i)];
+        x.push_back(values[static_cast<size_t>(element)]);
+        if (weight_of.given()) w.push_back(weight_of.at(element));
+      }
+      // Inputs that calibration never saw: their weights count alike.
+      if (std::all_of(w.begin(), w.end(), [](float v) { return v == 0; })) w.clear();
+      const ScaleZeroPoint best = search_scale(x, w, scheme);
+      scale[u] = best.scale;
+      if (!zero_point.empty()) zero_point[u] = best.zero_point;
+    }
+  });
   return params;
 }
 
-QuantizedTensor round_weights(const Tensor& weights, const Scheme& scheme) {
+QuantizedTensor round_weights(const Tensor& weights, const Scheme& scheme,
+                              const Importance& importance) {
   QuantizedTensor out;
-  out.params = weight_params(weights, scheme);
+  out.params = weight_params(weights, scheme, importance);
   out.codes = quantize(weights, out.params);
   return out;
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Weights by rounding to nearest: the range of each unit (tensor, channel, group) decides its
-// scale, then every weight goes to the nearest code.
+// scale, at few bits improved by a search; then every weight goes to the nearest code.
 #pragma once
 
-#include <string>
+#include <cstdint>
 #include <vector>
 
 #include "narrow/quant/quantize.h"
@@ -11,13 +11,27 @@
 
 namespace narrow {
 
-/// The grid for weights. Symmetric codes of at most 4 bits use the additional negative code: where
-/// the largest magnitude is negative it gets the code qmin, which makes the step up to 1/qmax
-/// finer. Throws numeric_failure for NaN and inf.
-QuantParams weight_params(const Tensor& weights, const Scheme& scheme);
+/// Up to this width scales are searched: at more, clipping gains nothing and the extremes are what
+/// others expect.
+inline constexpr int kSearchedBits = 4;
+
+/// How much an error in each weight matters: the mean square of the input it is multiplied with.
+struct Importance {
+  /// One value for each position along a row of the weights seen as a matrix [channels, row] (for
+  /// channel_axis 1: [row, channels]); empty: every weight counts alike.
+  std::vector<float> row;
+  int64_t channel_axis = 0;
+};
+
+/// The grid for weights. Above 4 bits the extremes of each unit decide. At 4 bits and below the
+/// scale with the least weighted squared error is searched, starting from those. Throws
+/// numeric_failure for NaN and inf.
+QuantParams weight_params(const Tensor& weights, const Scheme& scheme,
+                          const Importance& importance = {});
 
 /// Codes on that grid.
-QuantizedTensor round_weights(const Tensor& weights, const Scheme& scheme);
+QuantizedTensor round_weights(const Tensor& weights, const Scheme& scheme,
+                              const Importance& importance = {});
 
 /// The bias of a layer as int32 codes with scale input_scale * weight_scale and zero_point 0.
 /// Where a code would pass 2^30 (dead channels: tiny weights, large bias) the channel's weight
