@@ -127,10 +127,12 @@ void Session::reset_profile() {
 }
 
 void Session::plan(const std::vector<Dims>& input_dims) const {
+  const ThreadLimit limit(thread_count(impl_->options.threads));  // oneDNN plans for so many
   impl_->program->shape_plan(input_dims);
 }
 
 Session::MacCount Session::count_macs(const std::vector<Dims>& input_dims) const {
+  const ThreadLimit limit(thread_count(impl_->options.threads));
   return impl_->program->count_macs(input_dims);
 }
 
