@@ -7,12 +7,12 @@ if [ "${1:-}" != --no-build ]; then
   scripts/setup.sh
   scripts/build.sh release narrow_cli | tail -1
 fi
-narrow=build/release/bin/narrow
+narrow=${NARROW:-build/release/bin/narrow}
 data=/usr/share/datasets/fashion-mnist
 out=build/demo
 mkdir -p "$out"
 
-say() { printf '\n$ narrow %s\n' "$*"; "$narrow" "$@"; }
+say() { printf "\n$ narrow %s\n" "$*"; "$narrow" "$@"; }
 
 say quantize assets/fashion_cnn.onnx -o "$out/fashion_cnn.int8.onnx" --mode static --weights int8 --activations uint8 \
   --data "mnist:$data,split=train" --eval-data "mnist:$data,split=test" --calibration-samples 500 --max-drop 0.5
