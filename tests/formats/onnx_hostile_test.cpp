@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Files that lie: every one ends in an Error that says what and where, none in a crash, a hang or
 // an allocation that the file's size does not justify.
+#include <chrono>
+
 #include "formats/onnx_testing.h"
 #include "narrow/core/rng.h"
 
@@ -111,6 +113,8 @@ TEST(OnnxHostile, missing_pieces) {
   expect_corrupt(make_model({make_node("Add", {"x"}, {"y"})}), "node 'y' (Add): 1 inputs");
   expect_corrupt(make_model({make_node("Add", {"", "x"}, {"y"})}),
                  "the required input 0 is absent");
+  expect_corrupt(make_model({make_node("Add", {"x", "x"}, {}), make_node("Neg", {"x"}, {"y"})}),
+                 "0 outputs, the operator has 1 to 1");
   ProtoModel m = make_model({make_node("Neg", {"x"}, {"y"})});
   m.graph.outputs.clear();
   expect_corrupt(m, "graph 'test' has no outputs");
@@ -213,7 +217,31 @@ TEST(OnnxHostile, deep_nesting) {
   }
   ProtoModel m = make_model({make_node("If", {"c"}, {"y"})});
   m.graph.nodes[0].set("then_branch", body);
-  expect_corrupt(m, "subgraphs are nested deeper than 32");
+  expect_corrupt(m, "subgraphs are nested deeper than 8");
+}
+
+// Every round of inference widens a state's shape at every level: rounds multiply with depth.
+TEST(OnnxHostile, loops_in_loops) {
+  onnx::ProtoNode inner = make_node("Concat", {"v", "v"}, {"w"});
+  inner.set("axis", int64_t{0});
+  for (int depth = 0; depth < 8; ++depth) {
+    auto body = std::make_shared<onnx::ProtoGraph>();
+    body->name = "body";
+    body->inputs = {make_info("i", {}, DType::int64), make_info("go", {}, DType::boolean),
+                    make_info("v", {2})};
+    body->inputs[2].shape.reset();
+    body->nodes = {make_node("Identity", {"go"}, {"on"}), std::move(inner)};
+    body->outputs = {make_info("on", {}, DType::boolean), make_info("w", {2})};
+    body->outputs[1].shape.reset();
+    inner = make_node("Loop", {"n", "", depth == 7 ? "x" : "v"}, {depth == 7 ? "y" : "w"});
+    inner.set("body", body);
+  }
+  ProtoModel m = make_model({inner});
+  m.graph.initializers.push_back({"n", Tensor::scalar(int64_t{3}), {}});
+  m.graph.outputs[0].shape.reset();
+  const auto start = std::chrono::steady_clock::now();
+  EXPECT_EQ(read_model(m).num_nodes(), 1u);
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(20));
 }
 
 /// A FunctionProto `local::name` of the operators given, each from the last value to the next.

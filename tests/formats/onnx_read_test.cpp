@@ -147,6 +147,18 @@ TEST(OnnxRead, metadata_docs_and_producer_are_kept) {
   EXPECT_EQ(only(g, "Relu").doc, "the first");
 }
 
+TEST(OnnxRead, docs_of_the_model_and_of_its_graph_are_joined) {
+  onnx::ProtoModel m = make_model({make_node("Neg", {"x"}, {"y"})});
+  m.doc = "the model";
+  EXPECT_EQ(read_model(m).doc, "the model");
+  m.graph.doc = "its graph";
+  const Graph g = read_model(m);
+  EXPECT_EQ(g.doc, "the model\nits graph");
+  const TemporaryFolder folder;
+  write_onnx(g, folder / "m.onnx");
+  EXPECT_EQ(read_onnx(folder / "m.onnx").doc, g.doc);
+}
+
 TEST(OnnxRead, shapes_are_inferred_with_symbols_and_stale_ones_ignored) {
   for (const char* name : {"metadata", "stale_value_info"}) {
     const Graph g = read_onnx(corpus(name));

@@ -5,6 +5,7 @@
 
 #include "formats/onnx_testing.h"
 #include "narrow/graph/lowered_ops.h"
+#include "narrow/graph/op_table.h"
 
 namespace narrow {
 namespace {
@@ -169,6 +170,17 @@ TEST(OnnxWrite, refuses_types_that_an_operator_cannot_have) {
                "ONNX has no Concat for int4");
 }
 
+TEST(OnnxWrite, refuses_outputs_without_type) {
+  const TemporaryFolder folder;
+  Graph g;
+  const ValueId x = g.add_input("x", DType::float32, SymbolicShape{4});
+  g.add_output(g.node(g.add_node("Neg", {x}, {"y"})).outputs[0]);
+  expect_error([&] { write_onnx(g, folder / "m.onnx"); }, ErrorCode::unsupported,
+               "'y' is to be written and has no element type");
+  infer_shapes(g);
+  EXPECT_EQ(write_onnx(g, folder / "m.onnx").opset, 13);
+}
+
 TEST(OnnxWrite, is_the_same_whatever_the_order_of_attributes) {
   const TemporaryFolder folder;
   for (int i = 0; i < 2; ++i) {
@@ -180,9 +192,8 @@ TEST(OnnxWrite, is_the_same_whatever_the_order_of_attributes) {
     attributes["kernel_shape"] = twos;
     if (i == 1) attributes["strides"] = twos;
     const NodeId n = g.add_node("MaxPool", {x}, {"y"}, attributes);
-    g.mutable_value(g.node(n).outputs[0]).dtype = DType::float32;
-    g.mutable_value(g.node(n).outputs[0]).shape = SymbolicShape{1, 1, 2, 2};
     g.add_output(g.node(n).outputs[0]);
+    infer_shapes(g);
     g.metadata = {{"b", "2"}, {"a", "1"}};
     write_onnx(g, folder / std::to_string(i));
   }
@@ -206,6 +217,7 @@ TEST(OnnxExternal, large_tensors_go_to_the_data_file) {
   };
   const NodeId add = g.add_node("Add", {mul(mul(x, weights), twin), small}, {"y"});
   g.add_output(g.node(add).outputs[0]);
+  infer_shapes(g);
   OnnxWriteOptions options;
   options.external_threshold = 1;
   const OnnxWriteReport report = write_onnx(g, folder / "m.onnx", options);

@@ -366,7 +366,11 @@ Attribute GraphBuilder::to_attribute(const std::string& key, const ProtoValue& v
       local.insert(capture.name);
     }
     try {
-      GraphBuilder builder(**body, options_);
+      // Inlined functions may nest deeper than the file did.
+      if (depth_ >= kMaxSubgraphDepth) {
+        corrupt(fmt::format("subgraphs are nested deeper than {}", kMaxSubgraphDepth));
+      }
+      GraphBuilder builder(**body, options_, depth_ + 1);
       return std::make_shared<Graph>(builder.build(inputs, read));
     } catch (Error& e) {
       e.add_context(fmt::format("{}: body '{}'", node.describe(), key));

@@ -25,8 +25,9 @@ struct Capture {
 /// node they are given and add nodes before and behind it.
 class GraphBuilder {
  public:
-  GraphBuilder(ProtoGraph proto, const OnnxReadOptions& options)
-      : proto_(std::move(proto)), options_(options) {}
+  /// `depth` counts the graphs around this one.
+  GraphBuilder(ProtoGraph proto, const OnnxReadOptions& options, int depth = 0)
+      : proto_(std::move(proto)), options_(options), depth_(depth) {}
 
   /// `captures` become trailing inputs, `constants` (of outer graphs) initializers.
   Graph build(const std::vector<Capture>& captures = {},
@@ -74,6 +75,7 @@ class GraphBuilder {
 
   ProtoGraph proto_;
   OnnxReadOptions options_;
+  int depth_;
   Graph graph_;
   std::unordered_set<std::string> names_;       // of all values, those to come included
   std::unordered_set<std::string> node_names_;  // likewise

@@ -193,6 +193,11 @@ ProtoNode GraphExporter::to_node(const Node& node, int64_t opset) {
 
 ProtoValueInfo GraphExporter::to_info(ValueId id) const {
   const Value& value = graph_.value(id);
+  if (value.dtype == DType::undefined && outer_ == nullptr) {
+    throw Error(ErrorCode::unsupported,
+                fmt::format("'{}' is to be written and has no element type", value.name),
+                "infer shapes first; behind unknown operators no type is known");
+  }
   return {names_[id], value.dtype, value.shape, {}};
 }
 

@@ -87,10 +87,10 @@ class Inliner {
         out.push_back(std::move(node));
         continue;
       }
-      if (depth >= kMaxDepth) {
+      if (depth >= kMaxCallDepth) {
         throw Error(ErrorCode::corrupt_data,
                     fmt::format("{}: functions call each other deeper than {}", node.describe(),
-                                kMaxDepth));
+                                kMaxCallDepth));
       }
       std::vector<ProtoNode> inlined = instantiate(node, *function);
       expand(inlined, depth + 1);

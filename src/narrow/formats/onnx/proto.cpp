@@ -235,7 +235,9 @@ ProtoNode parse_node(WireReader m, Source& source, int depth) {
 // --- graphs and models ---------------------------------------------------------------------------
 
 ProtoGraph parse_graph(WireReader m, Source& source, int depth) {
-  if (depth > kMaxDepth) m.fail(fmt::format("subgraphs are nested deeper than {}", kMaxDepth));
+  if (depth > kMaxSubgraphDepth) {
+    m.fail(fmt::format("subgraphs are nested deeper than {}", kMaxSubgraphDepth));
+  }
   ProtoGraph g;
   while (m.next()) {
     switch (m.field()) {

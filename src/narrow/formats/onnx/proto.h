@@ -128,8 +128,11 @@ struct ProtoModel {
   ProtoGraph graph;
 };
 
-/// Deepest nesting of subgraphs and of function calls; real models have two or three.
-inline constexpr int kMaxDepth = 32;
+/// Deepest nesting of subgraphs; real models have two or three. Inference goes through the body of
+/// a loop a few times, at every level again.
+inline constexpr int kMaxSubgraphDepth = 8;
+/// Deepest nesting of function calls; exporters make a function of each module.
+inline constexpr int kMaxCallDepth = 32;
 /// Nodes of a file, counted after functions are inlined: keeps small files from growing huge.
 inline constexpr int64_t kMaxNodes = int64_t{1} << 21;
 

@@ -62,7 +62,9 @@ Graph read(std::string_view bytes, Source& source, const OnnxReadOptions& option
   }
   onnx::inline_functions(model);
   Graph graph = onnx::GraphBuilder(std::move(model.graph), options).build();
-  if (graph.doc.empty()) graph.doc = model.doc;
+  if (!model.doc.empty() && model.doc != graph.doc) {
+    graph.doc = model.doc + (graph.doc.empty() ? "" : "\n") + graph.doc;
+  }
   graph.metadata = std::move(model.metadata);
   graph.source_opsets = std::move(model.opsets);
   graph.producer_name = std::move(model.producer_name);
