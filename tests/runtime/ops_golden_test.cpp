@@ -134,6 +134,7 @@ HalfCase to_16_bits(const OpCase& c, DType dtype) {
     for (size_t i = 0; i < (c.*operands).size(); ++i) {
       const Tensor& t = (c.*operands)[i];
       if (!t.defined() || t.dtype() != DType::float32) continue;
+      if (c.op == "Resize" && operands == &OpCase::inputs && i == 2) continue;  // scales: float32
       (pair.half.*operands)[i] = as_dtype(t, dtype);
       (pair.wide.*operands)[i] = as_dtype((pair.half.*operands)[i], DType::float32);
     }

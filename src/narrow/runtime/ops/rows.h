@@ -23,6 +23,7 @@ std::span<const OpImpl> unary_rows();
 std::span<const OpImpl> binary_rows();
 std::span<const OpImpl> onednn_conv_rows();
 std::span<const OpImpl> onednn_matmul_rows();
+std::span<const OpImpl> depthwise_rows();
 std::span<const OpImpl> conv_rows();
 std::span<const OpImpl> matmul_rows();
 std::span<const OpImpl> pool_rows();
