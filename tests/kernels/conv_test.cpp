@@ -215,6 +215,27 @@ TEST(IntegerConv, Depthwise) {
   Convolution(make(1, 20, 20, 9, 3, 2, 0, 2, 20), {.z_x = 250}).check_all();
 }
 
+TEST(IntegerConv, DepthwiseRowsOfOutputs) {
+  // Kernels with and without a kernel of their own for rows, outputs from one pixel on.
+  for (const int64_t rows : {1, 2, 3, 4, 5, 8, 9}) {
+    for (const int64_t columns : {1, 3, 4, 5}) {
+      for (const int64_t stride : {1, 2, 3}) {
+        for (const int64_t width : {columns, columns + 1, columns + 4, columns + 9}) {
+          ConvProblem p = make(1, 70, 70, 1, 1, 1, 0, 1, 70);
+          p.in = {1, rows + 2, width};
+          p.kernel = {1, rows, columns};
+          p.stride = {1, 2, stride};
+          p.pad_begin = {0, 0, stride - 1};
+          p.pad_end = {0, 1, 0};
+          set_output(p);
+          Convolution(p, {.x = Fill::ends, .w = Fill::ends, .z_x = 9}).check_all();
+          if (HasFatalFailure()) return;
+        }
+      }
+    }
+  }
+}
+
 TEST(IntegerConv, OneAndThreeSpatialAxes) {
   ConvProblem p;
   p.batch = 2;

@@ -20,6 +20,22 @@ void check_scratch(const ConvProblem& p, std::span<std::byte> scratch) {
   }
 }
 
+/// Kernel positions in the order of packed depthwise weights; -1: padding.
+std::vector<int64_t> depthwise_order(const ConvProblem& p) {
+  std::vector<int64_t> order;
+  if (!depthwise_by_columns(p)) {
+    for (int64_t k = 0; k < p.window(); ++k) order.push_back(k);
+    return order;
+  }
+  const int64_t rows = (p.kernel[1] + kGroup - 1) / kGroup * kGroup;
+  for (int64_t x = 0; x < p.kernel[2]; ++x) {
+    for (int64_t y = 0; y < rows; ++y) {
+      order.push_back(y < p.kernel[1] ? y * p.kernel[2] + x : -1);
+    }
+  }
+  return order;
+}
+
 Epilogue make_epilogue(const Columns& columns, const ConvOutput& output) {
   Epilogue e = {};
   e.corr = columns.corr.data();
@@ -86,13 +102,22 @@ std::string refuse_depthwise(const ConvProblem& p, std::span<const int32_t> zero
   return {};
 }
 
+bool depthwise_by_columns(const ConvProblem& p) {
+  const bool columns = p.kernel[2] == 3 || p.kernel[2] == 5;
+  const bool rows = p.kernel[0] == 1 && p.kernel[1] >= 2 && p.kernel[1] <= 2 * kGroup;
+  return columns && rows && p.stride[2] <= 2 && p.dilation[2] == 1;
+}
+
 PackedMatrix pack_depthwise_conv(const ConvProblem& p, std::span<const int8_t> codes) {
+  const std::vector<int64_t> order = depthwise_order(p);
   const int64_t window = p.window();
-  std::vector<int8_t> matrix(codes.size());
-  for (int64_t c = 0; c < p.channels; ++c) {
-    for (int64_t k = 0; k < window; ++k) matrix[k * p.channels + c] = codes[c * window + k];
+  std::vector<int8_t> matrix(order.size() * static_cast<size_t>(p.channels), 0);
+  for (size_t t = 0; t < order.size(); ++t) {
+    for (int64_t c = 0; c < p.channels && order[t] >= 0; ++c) {
+      matrix[t * p.channels + c] = codes[c * window + order[t]];
+    }
   }
-  return pack_depthwise(matrix, window, p.channels);
+  return pack_depthwise(matrix, static_cast<int64_t>(order.size()), p.channels);
 }
 
 size_t conv_scratch_bytes(const ConvProblem& p) {
@@ -141,6 +166,28 @@ void run_conv(const KernelSet& kernels, const ConvProblem& p, const PackedConv& 
   });
 }
 
+namespace {
+
+/// Output rows [begin, end) of a piece by the kernel for rows.
+void depthwise_rows(const KernelSet& kernels, const ConvProblem& p, const ImageReader& image,
+                    std::span<const int64_t> taps, const uint8_t* base, int64_t begin, int64_t end,
+                    DepthwiseRowArgs args, const ConvOutput& output, int64_t first_pixel) {
+  std::array<const uint8_t*, 2 * kGroup> rows;
+  args.rows = rows.data();
+  args.m = p.out[2];
+  for (int64_t r = begin; r < end; ++r) {
+    const uint8_t* corner = nullptr;
+    image.pixels(base, r * p.out[2], 1, 0, &corner);
+    for (int64_t y = 0; y < kGroup * args.groups; ++y) {
+      rows[y] = corner + (y < p.kernel[1] ? taps[y * p.kernel[2]] : 0);
+    }
+    args.dst = at_pixel(p, output, first_pixel + r * p.out[2], 0);
+    kernels.depthwise_row(args);
+  }
+}
+
+}  // namespace
+
 void run_depthwise(const KernelSet& kernels, const ConvProblem& p, const PackedMatrix& w,
                    const Columns& columns, const ConvInput& input, const ConvOutput& output,
                    std::span<std::byte> scratch) {
@@ -148,29 +195,59 @@ void run_depthwise(const KernelSet& kernels, const ConvProblem& p, const PackedM
   check_scratch(p, scratch);
   const ImageReader image(p, {.element_bytes = 1, .must_copy = input.flip != 0});
   const std::span<const int64_t> taps =
-      image.taps(ImageReader::Taps::positions, w.shape.taps, scratch);
+      image.taps(ImageReader::Taps::positions, p.window(), scratch);
+  const auto* weights = reinterpret_cast<const int8_t*>(w.weights.raw());
+  const bool small = p.macs() <= kOneThreadMacs / 4;
+  if (kernels.depthwise_row != nullptr && depthwise_by_columns(p)) {
+    DepthwiseRowArgs args = {};
+    args.groups = (p.kernel[1] + kGroup - 1) / kGroup;
+    args.columns = p.kernel[2];
+    args.stride = p.stride[2];
+    args.pixel = p.channels;
+    args.weights = weights;
+    args.channels = p.channels;
+    args.epilogue = make_epilogue(columns, output);
+    args.ldc = p.filters;
+    image.for_pieces(
+        kernels, input, scratch, [&](const uint8_t* base, int64_t first, int64_t count) {
+          const int64_t rows = count / p.out[2];
+          const auto run = [&](int64_t begin, int64_t end) {
+            depthwise_rows(kernels, p, image, taps, base, begin, end, args, output, first);
+          };
+          if (small) {
+            run(0, rows);
+          } else {
+            const int64_t per_block = kDepthwiseRows / p.out[2] + 1;
+            parallel_for(rows, per_block, run);
+          }
+        });
+    return;
+  }
+  std::vector<int64_t> ordered;
+  for (const int64_t k : depthwise_order(p)) ordered.push_back(taps[k < 0 ? 0 : k]);
+  ordered.resize(static_cast<size_t>(w.shape.taps), taps[0]);
   image.for_pieces(kernels, input, scratch, [&](const uint8_t* base, int64_t first, int64_t count) {
     const auto run = [&](int64_t begin, int64_t end) {
       std::array<const uint8_t*, kDepthwiseRows> rows;
-      image.pixels(base, begin, end - begin, 0, rows.data());
-      DepthwiseArgs args;
-      args.rows = rows.data();
-      args.m = end - begin;
-      args.taps = taps.data();
-      args.num_taps = w.shape.taps;
-      args.weights = reinterpret_cast<const int8_t*>(w.weights.raw());
-      args.channels = p.channels;
-      args.epilogue = make_epilogue(columns, output);
-      args.dst = at_pixel(p, output, first + begin, 0);
-      args.ldc = p.filters;
-      kernels.depthwise(args);
-    };
-    if (p.macs() > kOneThreadMacs / 4) {
-      parallel_for(count, kDepthwiseRows, run);
-    } else {
-      for (int64_t i = 0; i < count; i += kDepthwiseRows) {
-        run(i, std::min(i + kDepthwiseRows, count));
+      for (int64_t i = begin; i < end; i += kDepthwiseRows) {
+        DepthwiseArgs args;
+        args.rows = rows.data();
+        args.m = std::min(kDepthwiseRows, end - i);
+        image.pixels(base, i, args.m, 0, rows.data());
+        args.taps = ordered.data();
+        args.num_taps = w.shape.taps;
+        args.weights = weights;
+        args.channels = p.channels;
+        args.epilogue = make_epilogue(columns, output);
+        args.dst = at_pixel(p, output, first + i, 0);
+        args.ldc = p.filters;
+        kernels.depthwise(args);
       }
+    };
+    if (small) {
+      run(0, count);
+    } else {
+      parallel_for(count, kDepthwiseRows, run);
     }
   });
 }

@@ -36,6 +36,9 @@ PackedConv pack_conv(const ConvProblem& p, std::span<const int8_t> codes,
 
 /// Every channel its own group with one filter, symmetric weights: the depthwise kernels.
 std::string refuse_depthwise(const ConvProblem& p, std::span<const int32_t> zero);
+/// The taps are stored kernel column by kernel column, each padded to a multiple of 4 rows, where
+/// kernels for rows of outputs exist (depthwise_by_columns), else behind each other.
+bool depthwise_by_columns(const ConvProblem& p);
 PackedMatrix pack_depthwise_conv(const ConvProblem& p, std::span<const int8_t> codes);
 
 /// Codes as they come, channels last.

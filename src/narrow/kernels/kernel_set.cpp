@@ -12,19 +12,19 @@
 namespace narrow::kernels {
 namespace {
 
-#define NARROW_KERNELS(space, isa)                                                              \
-  {                                                                                             \
-#space, isa, space::igemm, space::row_sums, space::pack, space::depthwise, space::xor_copy, \
-        space::quantize, space::dequantize, space::binary, space::lookup, space::max_pool,      \
-        space::average_pool, space::range, space::scale_row, space::wgemm                       \
+#define NARROW_KERNELS(space, isa, depthwise_row)                                             \
+  {                                                                                           \
+#space, isa, space::igemm, space::row_sums, space::pack, space::depthwise, depthwise_row, \
+        space::xor_copy, space::quantize, space::dequantize, space::binary, space::lookup,    \
+        space::max_pool, space::average_pool, space::range, space::scale_row, space::wgemm    \
   }
 
 constexpr KernelSet kSets[] = {
 #if defined(__x86_64__)
-    NARROW_KERNELS(avx512_vnni, Isa::avx512_vnni),
-    NARROW_KERNELS(avx2, Isa::avx2),
+    NARROW_KERNELS(avx512_vnni, Isa::avx512_vnni, avx512_vnni::depthwise_row),
+    NARROW_KERNELS(avx2, Isa::avx2, nullptr),
 #endif
-    NARROW_KERNELS(portable, Isa::scalar),
+    NARROW_KERNELS(portable, Isa::scalar, nullptr),
 };
 
 #undef NARROW_KERNELS

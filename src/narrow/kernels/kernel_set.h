@@ -18,6 +18,7 @@ struct KernelSet {
   RowSumsFn row_sums;
   PackFn pack;
   DepthwiseFn depthwise;
+  DepthwiseRowFn depthwise_row;  // nullptr: none
   XorCopyFn xor_copy;
   QuantizeFn quantize;
   DequantizeFn dequantize;

@@ -84,6 +84,24 @@ struct DepthwiseArgs {
 };
 using DepthwiseFn = void (*)(const DepthwiseArgs&) noexcept;
 
+/// One row of depthwise outputs: neighbours share the columns of their windows. Weights as above
+/// with the taps of a column, padded to 4 * groups, behind each other: column, then kernel row.
+struct DepthwiseRowArgs {
+  const uint8_t* const* rows;  // 4 * groups kernel rows of the first output, any for padding
+  int64_t groups;              // of four kernel rows
+  int64_t columns;             // kernel columns
+  int64_t stride;              // columns from output to output
+  int64_t pixel;               // bytes from column to column
+  int64_t m;                   // outputs
+  const int8_t* weights;
+  int64_t channels;
+  Epilogue epilogue;  // weight_zero: nullptr
+  void* dst;
+  int64_t ldc;
+};
+/// For groups 1 and 2, 3 or 5 columns, stride 1 or 2.
+using DepthwiseRowFn = void (*)(const DepthwiseRowArgs& args) noexcept;
+
 // Elementwise kernels see 8-bit codes of both signs as bytes: `flip` is 0x80 for int8 codes, whose
 // zero_point is then given + 128, and 0 for uint8 codes.
 

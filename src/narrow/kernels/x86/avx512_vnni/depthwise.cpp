@@ -12,92 +12,190 @@
 namespace narrow::kernels::avx512_vnni {
 namespace {
 
-inline __attribute__((always_inline)) __m512 bound(__m512 t, const Epilogue& e) {
-  return _mm512_max_ps(_mm512_min_ps(t, _mm512_set1_ps(e.hi)), _mm512_set1_ps(e.lo));
-}
-
 struct Sums {
   __m512i v[4];  // [j]: channel 16 * lane + 4 * j + i in lane, i
 };
 
-/// Adds taps t .. t + 3 of 64 channels.
-inline __attribute__((always_inline)) void add_taps(Sums& acc, const uint8_t* row,
-                                                    const int64_t* taps, const int8_t* w,
-                                                    __mmask64 mask) {
-  const __m512i x0 = _mm512_maskz_loadu_epi8(mask, row + taps[0]);
-  const __m512i x1 = _mm512_maskz_loadu_epi8(mask, row + taps[1]);
-  const __m512i x2 = _mm512_maskz_loadu_epi8(mask, row + taps[2]);
-  const __m512i x3 = _mm512_maskz_loadu_epi8(mask, row + taps[3]);
+inline __attribute__((always_inline)) __mmask64 channels_mask(int64_t left) {
+  return left >= kDepthBlock ? ~__mmask64{0} : (__mmask64{1} << left) - 1;
+}
+
+inline __attribute__((always_inline)) Sums load_sums(const int32_t* p) {
+  Sums s;
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) s.v[j] = _mm512_loadu_si512(p + 16 * j);
+  return s;
+}
+
+/// Four taps of 64 channels, interleaved: [j] as in Sums, four bytes per channel.
+inline __attribute__((always_inline)) Sums interleave(__m512i x0, __m512i x1, __m512i x2,
+                                                      __m512i x3) {
   const __m512i lo01 = _mm512_unpacklo_epi8(x0, x1);
   const __m512i hi01 = _mm512_unpackhi_epi8(x0, x1);
   const __m512i lo23 = _mm512_unpacklo_epi8(x2, x3);
   const __m512i hi23 = _mm512_unpackhi_epi8(x2, x3);
-  const __m512i x[4] = {_mm512_unpacklo_epi16(lo01, lo23), _mm512_unpackhi_epi16(lo01, lo23),
-                        _mm512_unpacklo_epi16(hi01, hi23), _mm512_unpackhi_epi16(hi01, hi23)};
+  return {{_mm512_unpacklo_epi16(lo01, lo23), _mm512_unpackhi_epi16(lo01, lo23),
+           _mm512_unpacklo_epi16(hi01, hi23), _mm512_unpackhi_epi16(hi01, hi23)}};
+}
+
+/// acc += x * w, w: 256 bytes of weights.
+inline __attribute__((always_inline)) void add(Sums& acc, const Sums& x, const int8_t* w) {
 #pragma GCC unroll 4
   for (int j = 0; j < 4; ++j) {
-    acc.v[j] = _mm512_dpbusd_epi32(acc.v[j], x[j], _mm512_loadu_si512(w + 64 * j));
+    acc.v[j] = _mm512_dpbusd_epi32(acc.v[j], x.v[j], _mm512_loadu_si512(w + 64 * j));
   }
 }
 
-inline __attribute__((always_inline)) void store(const DepthwiseArgs& g, const Sums& acc,
-                                                 int64_t row, int64_t c, __mmask64 mask) {
-  const Epilogue& e = g.epilogue;
-  __m512i v[4];
+/// What the outputs of one block of channels share. Codes are made as bytes in [0, 255], int8 ones
+/// 128 higher until the last step; saturating packs do what the lower bound asks.
+struct Output {
+  Epilogue e;  // its arrays begin at the block
+  std::byte* dst;
+  __mmask64 mask;
+  __m512 hi;
+  __m512i zero;  // 16-bit
+  __m512i lowest;
+  __m512i flip;
+
+  inline __attribute__((always_inline))
+  Output(const Epilogue& epilogue, void* to, int64_t c, int64_t left)
+      : e(epilogue), mask(channels_mask(left)) {
+    const int64_t element = e.out == Out::codes ? 1 : 4;
+    dst = static_cast<std::byte*>(to) + c * element;
+    e.corr += c;
+    if (e.multiplier != nullptr) e.multiplier += c;
+    if (e.bias != nullptr) e.bias += c;
+    const int zero_byte = e.zero_point + e.flip;
+    hi = _mm512_set1_ps(e.hi);
+    zero = _mm512_set1_epi16(static_cast<short>(zero_byte));
+    lowest = _mm512_set1_epi8(
+        e.out == Out::codes ? static_cast<char>(static_cast<int>(e.lo) + zero_byte) : char{0});
+    flip = _mm512_set1_epi8(static_cast<char>(e.flip));
+  }
+};
+
+inline __attribute__((always_inline)) void store_codes(const Output& o, const Sums& acc,
+                                                       int64_t offset) {
+  __m512i t[4];
 #pragma GCC unroll 4
   for (int j = 0; j < 4; ++j) {
-    v[j] = acc.v[j];
-    if (e.out == Out::s32) continue;
-    __m512 t =
-        _mm512_mul_ps(_mm512_cvtepi32_ps(acc.v[j]), _mm512_loadu_ps(e.multiplier + c + 16 * j));
-    if (e.out == Out::f32 && e.bias != nullptr) {
-      t = _mm512_add_ps(t, _mm512_loadu_ps(e.bias + c + 16 * j));
-    }
-    t = bound(t, e);
-    v[j] = e.out == Out::f32
-               ? _mm512_castps_si512(t)
-               : _mm512_add_epi32(_mm512_cvtps_epi32(t), _mm512_set1_epi32(e.zero_point));
+    const __m512 m = _mm512_loadu_ps(o.e.multiplier + 16 * j);
+    const __m512 real = _mm512_mul_ps(_mm512_cvtepi32_ps(acc.v[j]), m);
+    t[j] = _mm512_cvtps_epi32(_mm512_min_ps(real, o.hi));
   }
-  const int64_t offset = row * g.ldc + c;
-  if (e.out == Out::codes) {
-    // The low bytes; masked, so that both packs keep them as they are.
-    const __m512i byte = _mm512_set1_epi32(0xff);
+  const __m512i a = _mm512_adds_epi16(_mm512_packs_epi32(t[0], t[1]), o.zero);
+  const __m512i b = _mm512_adds_epi16(_mm512_packs_epi32(t[2], t[3]), o.zero);
+  const __m512i bytes = _mm512_max_epu8(_mm512_packus_epi16(a, b), o.lowest);
+  _mm512_mask_storeu_epi8(o.dst + offset, o.mask, _mm512_xor_si512(bytes, o.flip));
+}
+
+/// Floats and sums, channel by channel. From memory, so that the callers' sums stay in registers.
+void store_wide(const Output& o, const int32_t* sums, int64_t offset) {
+  alignas(64) int32_t all[kDepthBlock];
 #pragma GCC unroll 4
-    for (int j = 0; j < 4; ++j) v[j] = _mm512_and_si512(v[j], byte);
-    const __m512i packed =
-        _mm512_packus_epi16(_mm512_packus_epi32(v[0], v[1]), _mm512_packus_epi32(v[2], v[3]));
-    _mm512_mask_storeu_epi8(static_cast<uint8_t*>(g.dst) + offset, mask, packed);
+  for (int j = 0; j < 4; ++j) {
+    __m512i v = _mm512_load_si512(sums + 16 * j);
+    if (o.e.out == Out::f32) {
+      __m512 t = _mm512_mul_ps(_mm512_cvtepi32_ps(v), _mm512_loadu_ps(o.e.multiplier + 16 * j));
+      if (o.e.bias != nullptr) t = _mm512_add_ps(t, _mm512_loadu_ps(o.e.bias + 16 * j));
+      t = _mm512_max_ps(_mm512_min_ps(t, o.hi), _mm512_set1_ps(o.e.lo));
+      v = _mm512_castps_si512(t);
+    }
+    _mm512_store_si512(all + 16 * j, v);
+  }
+  auto* dst = reinterpret_cast<int32_t*>(o.dst) + offset;
+  for (int i = 0; i < kDepthBlock && (o.mask >> i & 1) != 0; ++i) {
+    dst[i] = all[i / 4 % 4 * 16 + i / 16 * 4 + i % 4];
+  }
+}
+
+inline __attribute__((always_inline)) void store(const Output& o, const Sums& acc, int64_t offset) {
+  if (o.e.out == Out::codes) {
+    store_codes(o, acc, offset);
     return;
   }
-  alignas(64) int32_t all[64];
+  alignas(64) int32_t sums[kDepthBlock];
 #pragma GCC unroll 4
-  for (int j = 0; j < 4; ++j) {
-    _mm512_store_si512(all + 16 * j, v[j]);
-  }
-  int32_t* dst = static_cast<int32_t*>(g.dst) + offset;
-  for (int i = 0; i < 64 && (mask >> i & 1) != 0; ++i) {
-    dst[i] = all[i / 4 % 4 * 16 + i / 16 * 4 + i % 4];
+  for (int j = 0; j < 4; ++j) _mm512_store_si512(sums + 16 * j, acc.v[j]);
+  store_wide(o, sums, offset);
+}
+
+/// A row of outputs, column by column of the input: what is interleaved once serves every output
+/// whose window covers the column. KW columns (odd), stride S, G groups of kernel rows.
+template <int KW, int S, int G>
+void run_row(const DepthwiseRowArgs& g) noexcept {
+  constexpr int kLive = (KW + S - 1) / S;  // outputs under way
+  for (int64_t c = 0; c < g.channels; c += kDepthBlock) {
+    const Output out(g.epilogue, g.dst, c, g.channels - c);
+    const int8_t* w = g.weights + c * (KW * G * kGroup);
+    const Sums start = load_sums(out.e.corr);
+    Sums acc[kLive];
+#pragma GCC unroll 5
+    for (int u = 0; u < kLive; ++u) acc[u] = start;
+    const uint8_t* rows[4 * G];
+#pragma GCC unroll 8
+    for (int r = 0; r < 4 * G; ++r) rows[r] = g.rows[r] + c;
+    const __mmask64 mask = out.mask;
+    const auto column = [&](int64_t x, int group) __attribute__((always_inline)) {
+      const auto row = [&](int r) __attribute__((always_inline)) {
+        return _mm512_maskz_loadu_epi8(mask, rows[4 * group + r] + x * g.pixel);
+      };
+      return interleave(row(0), row(1), row(2), row(3));
+    };
+    // Step e begins output e; output e - kLive + 1 is complete after the first column of step e.
+    const int64_t steps = g.m + kLive - 1;
+    for (int64_t e = 0; e < steps; e += kLive) {
+#pragma GCC unroll 5
+      for (int u = 0; u < kLive; ++u) {
+        if (e + u >= steps) break;
+        acc[u] = start;
+#pragma GCC unroll 2
+        for (int s = 0; s < S; ++s) {
+          if (s > 0 && e + u >= g.m) break;  // these columns may lie outside
+#pragma GCC unroll 2
+          for (int group = 0; group < G; ++group) {
+            const Sums x = column(S * (e + u) + s, group);
+#pragma GCC unroll 5
+            for (int i = 0; s + S * i < KW; ++i) {
+              add(acc[(u - i + kLive) % kLive], x, w + ((s + S * i) * G + group) * 256);
+            }
+          }
+          const int64_t done = e + u - kLive + 1;
+          if (s == 0 && done >= 0) store(out, acc[(u + 1) % kLive], done * g.ldc);
+        }
+      }
+    }
   }
 }
 
 }  // namespace
 
-void depthwise(const DepthwiseArgs& args) noexcept {
-  for (int64_t c = 0; c < args.channels; c += kDepthBlock) {
-    const int64_t left = args.channels - c;
-    const __mmask64 mask = left >= 64 ? ~__mmask64{0} : (__mmask64{1} << left) - 1;
-    const int8_t* block = args.weights + c * args.num_taps;
-    Sums start;
-#pragma GCC unroll 4
-    for (int j = 0; j < 4; ++j) start.v[j] = _mm512_loadu_si512(args.epilogue.corr + c + 16 * j);
-    for (int64_t r = 0; r < args.m; ++r) {
+void depthwise(const DepthwiseArgs& g) noexcept {
+  for (int64_t c = 0; c < g.channels; c += kDepthBlock) {
+    const Output out(g.epilogue, g.dst, c, g.channels - c);
+    const int8_t* block = g.weights + c * g.num_taps;
+    const Sums start = load_sums(out.e.corr);
+    for (int64_t r = 0; r < g.m; ++r) {
       Sums acc = start;
-      for (int64_t t = 0; t < args.num_taps; t += 4) {
-        add_taps(acc, args.rows[r] + c, args.taps + t, block + t * kDepthBlock, mask);
+      const uint8_t* row = g.rows[r] + c;
+      for (int64_t t = 0; t < g.num_taps; t += 4) {
+        const auto tap = [&](int64_t i) __attribute__((always_inline)) {
+          return _mm512_maskz_loadu_epi8(out.mask, row + g.taps[t + i]);
+        };
+        add(acc, interleave(tap(0), tap(1), tap(2), tap(3)), block + t * kDepthBlock);
       }
-      store(args, acc, r, c, mask);
+      store(out, acc, r * g.ldc);
     }
   }
+}
+
+void depthwise_row(const DepthwiseRowArgs& g) noexcept {
+  using Fn = void (*)(const DepthwiseRowArgs&) noexcept;
+  // [columns 3, 5][stride 1, 2][groups 1, 2]
+  constexpr Fn kRows[2][2][2] = {
+      {{run_row<3, 1, 1>, run_row<3, 1, 2>}, {run_row<3, 2, 1>, run_row<3, 2, 2>}},
+      {{run_row<5, 1, 1>, run_row<5, 1, 2>}, {run_row<5, 2, 1>, run_row<5, 2, 2>}}};
+  kRows[g.columns == 5][g.stride == 2][g.groups == 2](g);
 }
 
 }  // namespace narrow::kernels::avx512_vnni

@@ -34,51 +34,81 @@ struct Rounding {
   __m512 lo;
   __m512 hi;
   __m512i zero;
+  __m512i order;
 
   template <class Args>
   explicit inline __attribute__((always_inline)) Rounding(const Args& args)
       : lo(_mm512_set1_ps(args.lo)),
         hi(_mm512_set1_ps(args.hi)),
-        zero(_mm512_set1_epi32(args.zero_point)) {}
+        zero(_mm512_set1_epi32(args.zero_point)),
+        order(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15)) {}
 
-  inline __attribute__((always_inline)) void store(uint8_t* dst, __mmask16 k, __m512 t) const {
+  inline __attribute__((always_inline)) __m512i codes(__m512 t) const {
     t = _mm512_max_ps(_mm512_min_ps(t, hi), lo);
-    const __m512i code = _mm512_add_epi32(_mm512_cvtps_epi32(t), zero);
-    _mm_mask_storeu_epi8(dst, k, _mm512_cvtepi32_epi8(code));
+    return _mm512_add_epi32(_mm512_cvtps_epi32(t), zero);
+  }
+  inline __attribute__((always_inline)) void store(uint8_t* dst, __mmask16 k, __m512 t) const {
+    _mm_mask_storeu_epi8(dst, k, _mm512_cvtepi32_epi8(codes(t)));
+  }
+  /// 64 codes; the packs keep low bytes that are masked first.
+  inline __attribute__((always_inline)) void store64(uint8_t* dst, const __m512 (&t)[4]) const {
+    const __m512i byte = _mm512_set1_epi32(0xff);
+    __m512i v[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) v[i] = _mm512_and_si512(codes(t[i]), byte);
+    const __m512i packed =
+        _mm512_packus_epi16(_mm512_packus_epi32(v[0], v[1]), _mm512_packus_epi32(v[2], v[3]));
+    _mm512_storeu_si512(dst, _mm512_permutexvar_epi32(order, packed));
   }
 };
+
+/// dst[i] = code of real(i, mask) for 16 values from i on; 64 at a time where there are as many.
+template <class Args, class Real>
+inline __attribute__((always_inline)) void for_codes(uint8_t* dst, int64_t count, const Args& args,
+                                                     const Real& real) {
+  const Rounding rounding(args);
+  const auto all = static_cast<__mmask16>(0xffff);
+  int64_t i = 0;
+  for (; i + 64 <= count; i += 64) {
+    const __m512 t[4] = {real(i, all), real(i + 16, all), real(i + 32, all), real(i + 48, all)};
+    rounding.store64(dst + i, t);
+  }
+  for (; i < count; i += 16) {
+    const __mmask16 k = mask16(count - i);
+    rounding.store(dst + i, k, real(i, k));
+  }
+}
 
 template <Binary Op>
 void run_binary(uint8_t* dst, const uint8_t* a, int64_t step_a, const uint8_t* b, int64_t step_b,
                 int64_t count, const BinaryArgs& args) noexcept {
-  const Rounding rounding(args);
   const __m128i flip_a = _mm_set1_epi8(static_cast<char>(args.flip_a));
   const __m128i flip_b = _mm_set1_epi8(static_cast<char>(args.flip_b));
   const __m512i zero_a = _mm512_set1_epi32(args.zero_a);
   const __m512i zero_b = _mm512_set1_epi32(args.zero_b);
   const __m512 scale_a = _mm512_set1_ps(args.scale_a);
   const __m512 scale_b = _mm512_set1_ps(args.scale_b);
-  __m512i x = _mm512_setzero_si512();
-  __m512i y = _mm512_setzero_si512();
-  if (step_a == 0 && count > 0) x = _mm512_set1_epi32((a[0] ^ args.flip_a) - args.zero_a);
-  if (step_b == 0 && count > 0) y = _mm512_set1_epi32((b[0] ^ args.flip_b) - args.zero_b);
-  for (int64_t i = 0; i < count; i += 16) {
-    const __mmask16 k = mask16(count - i);
-    if (step_a != 0) x = _mm512_sub_epi32(load_codes(a + i, k, flip_a), zero_a);
-    if (step_b != 0) y = _mm512_sub_epi32(load_codes(b + i, k, flip_b), zero_b);
-    __m512 t;
-    if constexpr (Op == Binary::mul) {
-      t = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_mullo_epi32(x, y)), scale_a);
-    } else if constexpr (Op == Binary::div) {
-      t = _mm512_div_ps(_mm512_cvtepi32_ps(x), _mm512_cvtepi32_ps(y));
-      t = zero_where_nan(_mm512_mul_ps(t, scale_a));
-    } else {
-      const __m512 fx = _mm512_mul_ps(_mm512_cvtepi32_ps(x), scale_a);
-      const __m512 fy = _mm512_mul_ps(_mm512_cvtepi32_ps(y), scale_b);
-      t = Op == Binary::add ? _mm512_add_ps(fx, fy) : _mm512_sub_ps(fx, fy);
-    }
-    rounding.store(dst + i, k, t);
-  }
+  __m512i one_a = _mm512_setzero_si512();
+  __m512i one_b = _mm512_setzero_si512();
+  if (step_a == 0 && count > 0) one_a = _mm512_set1_epi32((a[0] ^ args.flip_a) - args.zero_a);
+  if (step_b == 0 && count > 0) one_b = _mm512_set1_epi32((b[0] ^ args.flip_b) - args.zero_b);
+  for_codes(
+      dst, count, args, [=](int64_t i, __mmask16 k) __attribute__((always_inline)) {
+        const __m512i x =
+            step_a == 0 ? one_a : _mm512_sub_epi32(load_codes(a + i, k, flip_a), zero_a);
+        const __m512i y =
+            step_b == 0 ? one_b : _mm512_sub_epi32(load_codes(b + i, k, flip_b), zero_b);
+        if constexpr (Op == Binary::mul) {
+          return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_mullo_epi32(x, y)), scale_a);
+        } else if constexpr (Op == Binary::div) {
+          const __m512 t = _mm512_div_ps(_mm512_cvtepi32_ps(x), _mm512_cvtepi32_ps(y));
+          return zero_where_nan(_mm512_mul_ps(t, scale_a));
+        } else {
+          const __m512 fx = _mm512_mul_ps(_mm512_cvtepi32_ps(x), scale_a);
+          const __m512 fy = _mm512_mul_ps(_mm512_cvtepi32_ps(y), scale_b);
+          return Op == Binary::add ? _mm512_add_ps(fx, fy) : _mm512_sub_ps(fx, fy);
+        }
+      });
 }
 
 }  // namespace
@@ -93,13 +123,11 @@ void xor_copy(uint8_t* dst, const uint8_t* src, int64_t count, uint8_t mask) noe
 }
 
 void quantize(uint8_t* dst, const float* src, int64_t count, const QuantizeArgs& args) noexcept {
-  const Rounding rounding(args);
   const __m512 scale = _mm512_set1_ps(args.scale);
-  for (int64_t i = 0; i < count; i += 16) {
-    const __mmask16 k = mask16(count - i);
-    const __m512 t = _mm512_div_ps(_mm512_maskz_loadu_ps(k, src + i), scale);
-    rounding.store(dst + i, k, zero_where_nan(t));
-  }
+  for_codes(
+      dst, count, args, [=](int64_t i, __mmask16 k) __attribute__((always_inline)) {
+        return zero_where_nan(_mm512_div_ps(_mm512_maskz_loadu_ps(k, src + i), scale));
+      });
 }
 
 void dequantize(float* dst, const uint8_t* src, int64_t count,

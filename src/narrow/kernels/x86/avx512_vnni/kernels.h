@@ -12,6 +12,7 @@ void row_sums(const uint8_t* const* rows, int64_t m, const int64_t* taps, int64_
 void pack(const uint8_t* b, int64_t ldb, int64_t k, int64_t n, uint8_t flip, int8_t* weights,
           int32_t* sums) noexcept;
 void depthwise(const DepthwiseArgs& args) noexcept;
+void depthwise_row(const DepthwiseRowArgs& args) noexcept;
 void xor_copy(uint8_t* dst, const uint8_t* src, int64_t count, uint8_t mask) noexcept;
 void quantize(uint8_t* dst, const float* src, int64_t count, const QuantizeArgs& args) noexcept;
 void dequantize(float* dst, const uint8_t* src, int64_t count, const DequantizeArgs& args) noexcept;
