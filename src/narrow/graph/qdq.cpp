@@ -36,8 +36,8 @@ Tensor stored_zero_point(const QuantParams& params, DType dtype) {
 
 /// One pair of scale and zero_point initializers per grid and name.
 struct GridInputs {
-  ValueId scale;
-  ValueId zero_point;
+  ValueId scale = kNoId;
+  ValueId zero_point = kNoId;
 };
 
 GridInputs add_grid(Graph& graph, const std::string& name, const QuantParams& params, DType dtype) {
@@ -46,9 +46,17 @@ GridInputs add_grid(Graph& graph, const std::string& name, const QuantParams& pa
                 fmt::format("'{}': QuantizeLinear has no real-valued offset", name),
                 "choose a symmetric or asymmetric scheme");
   }
-  return {graph.add_initializer(graph.unique_name(name + "_scale"), params.scale),
-          graph.add_initializer(graph.unique_name(name + "_zero_point"),
-                                stored_zero_point(params, dtype))};
+  GridInputs grid;
+  grid.scale = graph.add_initializer(graph.unique_name(name + "_scale"), params.scale);
+  // Zeros for every group would be bytes without content; elsewhere some runtimes want them spelt
+  // out.
+  const bool implied = params.scheme.granularity == Granularity::per_group &&
+                       params.scheme.is_signed && !params.zero_point.defined();
+  if (!implied) {
+    grid.zero_point = graph.add_initializer(graph.unique_name(name + "_zero_point"),
+                                            stored_zero_point(params, dtype));
+  }
+  return grid;
 }
 
 Attributes grid_attributes(const QuantParams& params) {
@@ -117,8 +125,10 @@ void quantize_constant(Graph& graph, const std::string& name, const QuantizedTen
   const GridInputs grid = add_grid(graph, name, quantized.params, quantized.codes.dtype());
   const ValueId codes =
       graph.add_initializer(graph.unique_name(name + "_quantized"), quantized.codes);
-  const NodeId dq = graph.add_node("DequantizeLinear", {codes, grid.scale, grid.zero_point},
-                                   {name + "_dequantized"}, grid_attributes(quantized.params));
+  std::vector<ValueId> inputs = {codes, grid.scale};
+  if (grid.zero_point != kNoId) inputs.push_back(grid.zero_point);
+  const NodeId dq = graph.add_node("DequantizeLinear", std::move(inputs), {name + "_dequantized"},
+                                   grid_attributes(quantized.params));
   const ValueId y = graph.node(dq).outputs[0];
   graph.mutable_value(y).dtype = DType::float32;
   graph.mutable_value(y).shape = symbolic(quantized.codes.dims());
