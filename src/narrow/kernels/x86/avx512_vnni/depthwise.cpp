@@ -144,6 +144,7 @@ void run_row(const DepthwiseRowArgs& g) noexcept {
     };
     // Step e begins output e; output e - kLive + 1 is complete after the first column of step e.
     const int64_t steps = g.m + kLive - 1;
+    const int64_t last_column = S * (g.m - 1) + KW - 1;
     for (int64_t e = 0; e < steps; e += kLive) {
 #pragma GCC unroll 5
       for (int u = 0; u < kLive; ++u) {
@@ -151,7 +152,7 @@ void run_row(const DepthwiseRowArgs& g) noexcept {
         acc[u] = start;
 #pragma GCC unroll 2
         for (int s = 0; s < S; ++s) {
-          if (s > 0 && e + u >= g.m) break;  // these columns may lie outside
+          if (S * (e + u) + s > last_column) break;
 #pragma GCC unroll 2
           for (int group = 0; group < G; ++group) {
             const Sums x = column(S * (e + u) + s, group);
