@@ -16,7 +16,7 @@ namespace {
 constexpr const char* kExamples =
     "\nExamples:\n"
     "  narrow inspect model.onnx\n"
-    "  narrow inspect int8.onnx --tensors 50\n"
+    "  narrow inspect int8.onnx --nodes --tensors 50\n"
     "  narrow inspect int8.onnx --json\n";
 
 struct InspectFlags {
@@ -24,6 +24,7 @@ struct InspectFlags {
   std::string compute;
   int64_t batch = 1;
   int64_t tensors = 10;
+  bool nodes = false;
 };
 
 double fraction(const Session::MacCount& macs) {
@@ -75,6 +76,10 @@ Json json_of(const PlanSummary& plan) {
 }
 
 Json json_of(const ModelSummary& s) {
+  Json nodes = Json::array();
+  for (const NodeInfo& n : s.nodes) {
+    nodes.push_back({{"name", n.name}, {"op", n.op}, {"weights", n.weights}, {"output", n.output}});
+  }
   Json unsupported = Json::array();
   for (const UnsupportedNode& n : s.unsupported) {
     unsupported.push_back({{"node", n.node}, {"op", n.op}});
@@ -86,7 +91,7 @@ Json json_of(const ModelSummary& s) {
             {"metadata", s.metadata},
             {"inputs", json_of(s.inputs, false)},
             {"outputs", json_of(s.outputs, false)},
-            {"nodes", s.nodes},
+            {"nodes", std::move(nodes)},
             {"ops", s.ops},
             {"parameters", s.parameters},
             {"parameter_bytes", s.parameter_bytes},
@@ -123,7 +128,7 @@ std::string head(const ModelSummary& s) {
       fmt::format("{}\n  file        {}\n  producer    {}\n  opset       {}\n", s.path,
                   format_bytes(s.file_bytes), s.producer, fmt::join(opsets, ", "));
   out += fmt::format("  nodes       {}\n  parameters  {} in {} ({:.2f} bits each)\n",
-                     format_count(s.nodes), format_count(s.parameters),
+                     format_count(static_cast<int64_t>(s.nodes.size())), format_count(s.parameters),
                      format_bytes(s.parameter_bytes), bits);
   for (const TensorInfo& t : s.inputs) {
     out += fmt::format("  input       {}  {}{}\n", t.name, t.dtype, t.shape);
@@ -177,8 +182,19 @@ std::string plan_text(const PlanSummary& plan) {
   return out + "\n" + refused.text();
 }
 
-std::string text_of(const ModelSummary& s, int64_t max_tensors) {
-  std::string out = head(s) + "\nas stored\n" + op_list(s.ops);
+/// Those with weights, which quantization is about; or all.
+std::string node_text(const ModelSummary& s, bool all) {
+  Table table({{all ? "node" : "layer"}, {"operator"}, {"weights"}, {"output"}});
+  for (const NodeInfo& n : s.nodes) {
+    const bool layer = !n.weights.empty() && !n.op.ends_with("quantizeLinear") &&
+                       !n.op.ends_with("QuantizeLinear");
+    if (all || layer) table.add_row({n.name, n.op, n.weights, n.output});
+  }
+  return table.rows() > 0 ? "\n" + table.text() : "";
+}
+
+std::string text_of(const ModelSummary& s, const InspectFlags& flags) {
+  std::string out = head(s) + "\nas stored\n" + op_list(s.ops) + node_text(s, flags.nodes);
   if (!s.unsupported.empty()) {
     Table table({{"unsupported operator"}, {"node"}});
     for (const UnsupportedNode& n : s.unsupported) table.add_row({n.op, n.node});
@@ -186,10 +202,10 @@ std::string text_of(const ModelSummary& s, int64_t max_tensors) {
   }
   if (s.plan) out += plan_text(*s.plan);
   if (!s.plan_error.empty()) out += fmt::format("\ncannot be run: {}\n", s.plan_error);
-  if (max_tensors == 0 || s.tensors.empty()) return out;
+  if (flags.tensors == 0 || s.tensors.empty()) return out;
   Table table({{"largest tensors"}, {"type"}, {"bytes", Align::right}});
   for (const TensorInfo& t : s.tensors) {
-    if (static_cast<int64_t>(table.rows()) == max_tensors) break;
+    if (static_cast<int64_t>(table.rows()) == flags.tensors) break;
     table.add_row({t.name, t.dtype + t.shape, format_count(static_cast<int64_t>(t.bytes))});
   }
   return out + "\n" + table.text();
@@ -198,7 +214,7 @@ std::string text_of(const ModelSummary& s, int64_t max_tensors) {
 void run_inspect(const InspectFlags& flags, Context& context) {
   const ModelSummary summary =
       summarize(flags.model, flags.batch, session_options(context, flags.compute));
-  context.print(json_text(json_of(summary)), text_of(summary, flags.tensors));
+  context.print(json_text(json_of(summary)), text_of(summary, flags));
   const std::vector<std::string> overflowing = summary.overflowing();
   if (overflowing.empty()) return;
   throw Error(ErrorCode::numeric_failure,
@@ -216,6 +232,7 @@ void add_inspect(CLI::App& app, Context& context) {
               "Batch for counts and memory where the model leaves it open (default 1)");
   add_integer(*command, "--tensors", flags->tensors, 0, INT64_MAX,
               "Tensors to list, largest first (default 10; JSON lists all)");
+  command->add_flag("--nodes", flags->nodes, "List every node (default: those with weights)");
   add_compute(*command, flags->compute);
   add_common_options(*command, context);
   command->footer(kExamples);

@@ -32,6 +32,31 @@ TensorInfo info_of(const Value& value) {
   return info;
 }
 
+/// The constant that a node computes with, also behind the DequantizeLinear of its codes.
+const Tensor* stored_operand(const Graph& graph, ValueId value) {
+  if (value == kNoId) return nullptr;
+  if (const Tensor* constant = graph.constant(value)) return constant;
+  const Node* producer = graph.producer(value);
+  const bool dequantized = producer != nullptr && producer->is("DequantizeLinear");
+  return dequantized ? graph.constant(producer->input(0)) : nullptr;
+}
+
+NodeInfo info_of(const Graph& graph, const Node& node) {
+  NodeInfo info{node.name, op_name(node), "", ""};
+  const Tensor* largest = nullptr;
+  for (const ValueId input : node.inputs) {
+    const Tensor* constant = stored_operand(graph, input);
+    if (constant == nullptr) continue;
+    if (largest == nullptr || constant->elements() > largest->elements()) largest = constant;
+  }
+  if (largest != nullptr) info.weights = largest->describe();
+  if (node.output(0) != kNoId) {
+    const TensorInfo output = info_of(graph.value(node.output(0)));
+    info.output = output.dtype + output.shape;
+  }
+  return info;
+}
+
 /// Scales and zero_points describe a grid; shapes and indices steer operators. What is left are
 /// weights and biases.
 bool is_parameter(const Graph& graph, const Value& value) {
@@ -110,11 +135,12 @@ std::optional<LayerProof> prove_layer(const Graph& graph, const Node& node) {
 }
 
 void count_layers(const Graph& graph, PlanSummary& plan) {
-  static const std::set<std::string> kFloat = {"Conv", "ConvTranspose", "Gemm", "MatMul"};
+  static const std::set<std::string> kFloat = {"Conv", "ConvTranspose", "FusedConv",
+                                               "Gemm", "MatMul",        "FusedGemm"};
   for (const NodeId id : graph.nodes()) {
     const Node& node = graph.node(id);
-    if (node.domain.empty()) {
-      plan.float_layers += kFloat.count(node.op) > 0 ? 1 : 0;
+    if (kFloat.count(node.op) > 0) {
+      ++plan.float_layers;
     } else if (const ProductForm* form = product_form(node)) {
       ++(form->dynamic ? plan.dynamic_layers : plan.integer_layers);
     } else if (node.is(ops::kWConv, ops::kDomain) || node.is(ops::kWGemm, ops::kDomain)) {
@@ -178,7 +204,7 @@ ModelSummary summarize(const std::string& path, int64_t batch, const SessionOpti
   for (const ValueId id : graph.inputs()) summary.inputs.push_back(info_of(graph.value(id)));
   for (const ValueId id : graph.outputs()) summary.outputs.push_back(info_of(graph.value(id)));
   summary.ops = count_ops(graph);
-  summary.nodes = static_cast<int64_t>(graph.num_nodes());
+  for (const NodeId id : graph.nodes()) summary.nodes.push_back(info_of(graph, graph.node(id)));
   count_constants(graph, summary);
   summary.unsupported = unsupported_nodes(graph);
   try {

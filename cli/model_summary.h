@@ -22,6 +22,13 @@ struct TensorInfo {
   uint64_t bytes = 0;  // of constants
 };
 
+struct NodeInfo {
+  std::string name;
+  std::string op;
+  std::string weights;  // its largest constant input, "float32[32, 1, 3, 3]"; empty: none
+  std::string output;   // "float32[N, 32, 26, 26]"
+};
+
 /// The accumulators of one layer with integer weights, from its actual codes.
 struct LayerProof {
   std::string node;
@@ -55,7 +62,7 @@ struct ModelSummary {
   std::vector<TensorInfo> inputs;
   std::vector<TensorInfo> outputs;
   std::map<std::string, int64_t> ops;  // as in the file
-  int64_t nodes = 0;
+  std::vector<NodeInfo> nodes;
   int64_t parameters = 0;           // weights and biases
   uint64_t parameter_bytes = 0;     // as stored
   std::vector<TensorInfo> tensors;  // constants, largest first

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+// Runs the real program and keeps what it said.
+#pragma once
+
+#include <gtest/gtest.h>
+#include <sys/types.h>
+
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+namespace narrow::testing {
+
+using Json = nlohmann::json;
+
+struct Outcome {
+  int code = -1;  // 128 + signal if one ended it
+  std::string out;
+  std::string err;
+};
+
+/// A program that has been started, its stdout and stderr going to files (or a terminal).
+class Process {
+ public:
+  struct Options {
+    std::map<std::string, std::string> environment;  // added to the test's own
+    std::string stdout_path;                         // empty: kept for the outcome
+    int terminal = -1;                               // stderr goes to this descriptor instead
+  };
+  explicit Process(const std::vector<std::string>& arguments) : Process(arguments, Options{}) {}
+  Process(const std::vector<std::string>& arguments, const Options& options);
+  ~Process();
+  Process(const Process&) = delete;
+  Process& operator=(const Process&) = delete;
+
+  pid_t pid() const { return pid_; }
+  std::string err_so_far() const;
+  Outcome wait();
+
+ private:
+  std::filesystem::path folder_;
+  pid_t pid_ = -1;
+};
+
+/// narrow with these arguments.
+Outcome narrow_program(const std::vector<std::string>& arguments,
+                       const Process::Options& options = {});
+/// The same with --json; expects success and that stdout is one JSON object and nothing else.
+Json narrow_json(std::vector<std::string> arguments, const Process::Options& options = {});
+
+/// A folder of its own for one test, removed with everything in it.
+class TemporaryFolder {
+ public:
+  TemporaryFolder();
+  ~TemporaryFolder();
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+  const std::filesystem::path& path() const { return path_; }
+  std::string file(const std::string& name) const { return (path_ / name).string(); }
+  std::vector<std::string> names() const;
+
+ private:
+  std::filesystem::path path_;
+};
+
+std::string read_file(const std::filesystem::path& path);
+void write_file(const std::filesystem::path& path, const std::string& text);
+void expect_contains(const std::string& text, const std::string& piece);
+
+/// The network that comes with the project, and a few of its data as DATA; tests that need Debian's
+/// Fashion-MNIST skip where it is absent.
+std::string fashion_model();
+bool have_fashion_data();
+std::string fashion_data(const std::string& options);
+
+}  // namespace narrow::testing
