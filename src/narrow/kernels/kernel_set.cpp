@@ -7,24 +7,28 @@
 #if defined(__x86_64__)
 #include "narrow/kernels/x86/avx2/kernels.h"
 #include "narrow/kernels/x86/avx512_vnni/kernels.h"
+#include "narrow/kernels/x86/avx_vnni/kernels.h"
 #endif
 
 namespace narrow::kernels {
 namespace {
 
-#define NARROW_KERNELS(space, isa, depthwise_row)                                             \
-  {                                                                                           \
-#space, isa, space::igemm, space::row_sums, space::pack, space::depthwise, depthwise_row, \
-        space::xor_copy, space::quantize, space::dequantize, space::binary, space::lookup,    \
-        space::max_pool, space::average_pool, space::range, space::scale_row, space::wgemm    \
+/// One row: the set's own products, everything else from `space`.
+#define NARROW_KERNELS(name, isa, igemm, depthwise_row, space)                             \
+  {                                                                                        \
+    name, isa, igemm, space::row_sums, space::pack, space::depthwise, depthwise_row,       \
+        space::xor_copy, space::quantize, space::dequantize, space::binary, space::lookup, \
+        space::max_pool, space::average_pool, space::range, space::scale_row, space::wgemm \
   }
 
 constexpr KernelSet kSets[] = {
 #if defined(__x86_64__)
-    NARROW_KERNELS(avx512_vnni, Isa::avx512_vnni, avx512_vnni::depthwise_row),
-    NARROW_KERNELS(avx2, Isa::avx2, nullptr),
+    NARROW_KERNELS("avx512_vnni", Isa::avx512_vnni, avx512_vnni::igemm, avx512_vnni::depthwise_row,
+                   avx512_vnni),
+    NARROW_KERNELS("avx_vnni", Isa::avx_vnni, avx_vnni::igemm, nullptr, avx2),
+    NARROW_KERNELS("avx2", Isa::avx2, avx2::igemm, nullptr, avx2),
 #endif
-    NARROW_KERNELS(portable, Isa::scalar, nullptr),
+    NARROW_KERNELS("portable", Isa::scalar, portable::igemm, nullptr, portable),
 };
 
 #undef NARROW_KERNELS

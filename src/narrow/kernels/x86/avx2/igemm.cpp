@@ -130,6 +130,16 @@ void igemm(const IgemmArgs& args) noexcept {
   }
 }
 
+void store_sums(const IgemmArgs& args, int64_t row, int64_t rows, int64_t column,
+                const int32_t* sums) noexcept {
+  for (int64_t i = 0; i < rows; ++i) {
+    for (int64_t c = 0; c < kPanel && column + c < args.n; c += 8) {
+      const auto* p = reinterpret_cast<const __m256i*>(sums + i * kPanel + c);
+      store_row(args, row + i, column + c, _mm256_loadu_si256(p));
+    }
+  }
+}
+
 void row_sums(const uint8_t* const* rows, int64_t m, const int64_t* taps, int64_t num_taps,
               int64_t run_bytes, int32_t* sums) noexcept {
   const __m256i zero = _mm256_setzero_si256();

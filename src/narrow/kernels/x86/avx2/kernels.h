@@ -24,4 +24,9 @@ void range(const float* src, int64_t count, float* lo, float* hi) noexcept;
 void scale_row(float* dst, const int32_t* src, int64_t n, const ScaleRowArgs& args) noexcept;
 void wgemm(const WgemmArgs& args) noexcept;
 
+/// The epilogue of a tile of `rows` rows and one panel from memory, sums [rows][16] without their
+/// corrections: for instruction sets that differ in the products only.
+void store_sums(const IgemmArgs& args, int64_t row, int64_t rows, int64_t column,
+                const int32_t* sums) noexcept;
+
 }  // namespace narrow::kernels::avx2

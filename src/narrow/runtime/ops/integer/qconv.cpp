@@ -176,22 +176,28 @@ std::unique_ptr<Step> make_reference(const Graph& graph, const Node& node, const
   return std::make_unique<ReferenceConvStep>(graph, node);
 }
 
-#define NARROW_CONV(isa)                                                                    \
-  {"narrow", "QConv", #isa ":depthwise", accept_depthwise<Isa::isa>,                        \
-   make<DepthwiseConvStep, Isa::isa>},                                                      \
-  {                                                                                         \
-    "narrow", "QConv", #isa ":igemm", accept_igemm<Isa::isa>, make<IgemmConvStep, Isa::isa> \
+#define NARROW_DEPTHWISE(isa)                                         \
+  {                                                                   \
+    "narrow", "QConv", #isa ":depthwise", accept_depthwise<Isa::isa>, \
+        make<DepthwiseConvStep, Isa::isa>                             \
   }
+#define NARROW_IGEMM(isa) \
+  { "narrow", "QConv", #isa ":igemm", accept_igemm<Isa::isa>, make<IgemmConvStep, Isa::isa> }
 
 constexpr OpImpl kRows[] = {
 #if defined(__x86_64__)
-    NARROW_CONV(avx512_vnni),
-    NARROW_CONV(avx2),
+    NARROW_DEPTHWISE(avx512_vnni),
+    NARROW_IGEMM(avx512_vnni),
+    NARROW_DEPTHWISE(avx2),
+    NARROW_IGEMM(avx_vnni),
+    NARROW_IGEMM(avx2),
 #endif
-    NARROW_CONV(scalar),
+    NARROW_DEPTHWISE(scalar),
+    NARROW_IGEMM(scalar),
     {"narrow", "QConv", "reference", accept_reference, make_reference},
 };
-#undef NARROW_CONV
+#undef NARROW_DEPTHWISE
+#undef NARROW_IGEMM
 
 }  // namespace
 

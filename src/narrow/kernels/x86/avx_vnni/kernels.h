@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
+// Kernels compiled for AVX2 with AVX-VNNI (the 256-bit, VEX-encoded vpdpbusd of client CPUs). What
+// is not here is taken from avx2.
+#pragma once
+
+#include "narrow/kernels/kernel_types.h"
+
+namespace narrow::kernels::avx_vnni {
+
+void igemm(const IgemmArgs& args) noexcept;
+
+}  // namespace narrow::kernels::avx_vnni
