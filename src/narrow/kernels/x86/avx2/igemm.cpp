@@ -24,7 +24,12 @@ void widen_row(const uint8_t* row, const IgemmArgs& g, int16_t* strip) {
       const __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i*>(a + k));
       _mm256_storeu_si256(reinterpret_cast<__m256i*>(strip + k), _mm256_cvtepu8_epi16(x));
     }
-    for (; k < bytes; ++k) strip[k] = a[k];
+    for (; k < bytes; k += 4) {
+      int32_t four;
+      __builtin_memcpy(&four, a + k, 4);
+      _mm_storel_epi64(reinterpret_cast<__m128i*>(strip + k),
+                       _mm_cvtepu8_epi16(_mm_cvtsi32_si128(four)));
+    }
   }
 }
 
@@ -77,11 +82,43 @@ inline __attribute__((always_inline)) void store_row(const IgemmArgs& g, int64_t
   }
 }
 
-/// Columns c .. c + 7 of MR rows; `b` is the half of the panel that holds them.
+/// Whole panels of codes. They are made as bytes in [0, 255], int8 ones 128 higher until the last
+/// step: saturating packs and a maximum do what the lower bound asks.
+void store_codes(const IgemmArgs& g, int64_t row, int64_t rows, int64_t c, const int32_t* sums) {
+  const Epilogue& e = g.epilogue;
+  const int zero_byte = e.zero_point + e.flip;
+  const __m256 hi = _mm256_set1_ps(e.hi);
+  const __m256i zero = _mm256_set1_epi16(static_cast<short>(zero_byte));
+  const __m128i lowest = _mm_set1_epi8(static_cast<char>(static_cast<int>(e.lo) + zero_byte));
+  const __m128i flip = _mm_set1_epi8(static_cast<char>(e.flip));
+  const auto load = [](const int32_t* p) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  };
+  const __m256i corr0 = load(e.corr + c);
+  const __m256i corr1 = load(e.corr + c + 8);
+  const __m256 m0 = _mm256_loadu_ps(e.multiplier + c);
+  const __m256 m1 = _mm256_loadu_ps(e.multiplier + c + 8);
+  const auto rounded = [&](__m256i acc, __m256 m) {
+    return _mm256_cvtps_epi32(_mm256_min_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(acc), m), hi));
+  };
+  uint8_t* dst = static_cast<uint8_t*>(g.dst) + row * g.ldc + c;
+  for (int64_t i = 0; i < rows; ++i, sums += kPanel, dst += g.ldc) {
+    const __m256i t0 = rounded(_mm256_add_epi32(load(sums), corr0), m0);
+    const __m256i t1 = rounded(_mm256_add_epi32(load(sums + 8), corr1), m1);
+    // The pack works in 128-bit lanes and leaves the middle quarters swapped.
+    const __m256i words =
+        _mm256_adds_epi16(_mm256_permute4x64_epi64(_mm256_packs_epi32(t0, t1), 0xd8), zero);
+    const __m128i bytes =
+        _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(dst),
+                     _mm_xor_si128(_mm_max_epu8(bytes, lowest), flip));
+  }
+}
+
+/// Eight columns of MR rows; `b` is the half of the panel that holds them, `sums` their place in
+/// [rows][16].
 template <int MR>
-void tile(const IgemmArgs& g, const int16_t* strip, const int8_t* b, int64_t row,
-          int64_t c) noexcept {
-  const int64_t groups = g.num_taps * g.run;
+void tile(const int16_t* strip, int64_t groups, const int8_t* b, int32_t* sums) noexcept {
   __m256i acc[MR][2];
 #pragma GCC unroll 6
   for (int i = 0; i < MR; ++i) acc[i][0] = acc[i][1] = _mm256_setzero_si256();
@@ -102,11 +139,12 @@ void tile(const IgemmArgs& g, const int16_t* strip, const int8_t* b, int64_t row
   for (int i = 0; i < MR; ++i) {
     // Two partial sums per column; hadd leaves the pairs of columns in the order 0 2 1 3.
     const __m256i pairs = _mm256_hadd_epi32(acc[i][0], acc[i][1]);
-    store_row(g, row + i, c, _mm256_permute4x64_epi64(pairs, 0xd8));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(sums + i * kPanel),
+                        _mm256_permute4x64_epi64(pairs, 0xd8));
   }
 }
 
-using TileFn = void (*)(const IgemmArgs&, const int16_t*, const int8_t*, int64_t, int64_t) noexcept;
+using TileFn = void (*)(const int16_t*, int64_t, const int8_t*, int32_t*) noexcept;
 constexpr TileFn kTiles[kRows + 1] = {nullptr, tile<1>, tile<2>, tile<3>,
                                       tile<4>, tile<5>, tile<6>};
 
@@ -122,9 +160,12 @@ void igemm(const IgemmArgs& args) noexcept {
   for (int64_t t = 0; t < tiles; ++t) {
     const int64_t rows = (args.m - row) / (tiles - t);
     for (int64_t i = 0; i < rows; ++i) widen_row(args.rows[row + i], args, strip + i * k);
-    for (int64_t c = 0; c < args.n; c += 8) {
+    for (int64_t c = 0; c < args.n; c += kPanel) {
+      alignas(32) int32_t sums[kRows * kPanel];
       const int8_t* panel = args.weights + c / kPanel * (k * kPanel);
-      kTiles[rows](args, strip, panel + (c % kPanel) * kGroup, row, c);
+      kTiles[rows](strip, k / kGroup, panel, sums);
+      if (args.n - c > 8) kTiles[rows](strip, k / kGroup, panel + 8 * kGroup, sums + 8);
+      store_sums(args, row, rows, c, sums);
     }
     row += rows;
   }
@@ -132,6 +173,11 @@ void igemm(const IgemmArgs& args) noexcept {
 
 void store_sums(const IgemmArgs& args, int64_t row, int64_t rows, int64_t column,
                 const int32_t* sums) noexcept {
+  const Epilogue& e = args.epilogue;
+  if (e.out == Out::codes && e.weight_zero == nullptr && column + kPanel <= args.n) {
+    store_codes(args, row, rows, column, sums);
+    return;
+  }
   for (int64_t i = 0; i < rows; ++i) {
     for (int64_t c = 0; c < kPanel && column + c < args.n; c += 8) {
       const auto* p = reinterpret_cast<const __m256i*>(sums + i * kPanel + c);
