@@ -40,9 +40,8 @@ TEST(Einsum, EllipsesAlignAtTheirRightEnd) {
 
 TEST(Einsum, MalformedEquationsAreRefused) {
   const std::vector<size_t> one = {2};
-  for (const char* equation :
-       {"", "i", "ijk", "ij,jk->ik", "ij->ik", "ij->ii", "i1", "i.j", "......", "ij->->i",
-        "...ijk->i"}) {
+  for (const char* equation : {"", "i", "ijk", "ij,jk->ik", "ij->ik", "ij->ii", "i1", "i.j",
+                               "......", "ij->->i", "...ijk->i"}) {
     EXPECT_THROW(parse(equation, one), Error) << equation;
   }
 }

@@ -8,10 +8,13 @@
 //   EXPECT_EQ(n.shape(y), "[N, 3]");
 #pragma once
 
+#include <gtest/gtest.h>
+
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "narrow/core/error.h"
 #include "narrow/graph/op_table.h"
 
 namespace narrow {
@@ -65,5 +68,18 @@ struct Net {
 };
 
 using Ints = std::vector<int64_t>;
+
+/// Inference must fail with a message that names the node and holds `text`.
+inline void expect_error(Net& n, const std::string& text) {
+  try {
+    n.infer();
+    ADD_FAILURE() << "accepted; expected: " << text;
+  } catch (const Error& e) {
+    EXPECT_NE(std::string(e.what()).find(text), std::string::npos) << e.what();
+    EXPECT_NE(std::string(e.what()).find("node '"), std::string::npos) << e.what();
+    EXPECT_TRUE(e.code() == ErrorCode::invalid_argument || e.code() == ErrorCode::corrupt_data)
+        << e.what();
+  }
+}
 
 }  // namespace narrow

@@ -108,6 +108,7 @@ TEST_F(QuantizeFashion, EveryModeKeepsAccuracy) {
 TEST_F(QuantizeFashion, RefusalLeavesTheOldFileAndNamesACure) {
   std::ofstream(job.output) << "the old file";
   set("weights", "int2");
+  set("activations", "uint2");
   set("max_drop", "0.5");
   set("eval_samples", "200");
   job.command = "narrow quantize m.onnx";
