@@ -59,8 +59,8 @@ void add_bench(CLI::App& app, Context& context) {
   CLI::App* command = app.add_subcommand("bench", "Measure how fast a model runs");
   auto flags = std::make_shared<BenchFlags>();
   add_model(*command, "model", flags->model, "The model");
-  add_integer(*command, "--batch", flags->batch, 1, 65536,
-              "Samples at once (default: the model's own, else 1)");
+  CLI::Option* batch = add_integer(*command, "--batch", flags->batch, 1, 65536,
+                                   "Samples at once (default: the model's own, else 1)");
   add_number(*command, "--seconds", flags->seconds, 0, 3600,
              "Time to spend on timed runs (default 1)");
   add_integer(*command, "--runs", flags->runs, 1, 10000000, "Exactly this many timed runs");
@@ -68,7 +68,8 @@ void add_bench(CLI::App& app, Context& context) {
   add_integer(*command, "--seed", flags->seed, 0, INT64_MAX, "Of the random inputs (default 1)");
   command->add_option("--input", flags->inputs, "Inputs from files instead, as of narrow run")
       ->type_name("[NAME=]FILE")
-      ->expected(1, -1);
+      ->expected(1, -1)
+      ->excludes(batch);
   command->add_flag("--profile", flags->profile, "Add the time of each node");
   add_compute(*command, flags->compute);
   add_common_options(*command, context);

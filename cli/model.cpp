@@ -2,6 +2,12 @@
 #include "model.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <system_error>
 
 #include "narrow/core/error.h"
 #include "narrow/evaluate/runner.h"
@@ -44,6 +50,21 @@ Session make_session(const std::string& path, Graph graph, const SessionOptions&
     e.add_context(path);
     throw;
   }
+}
+
+void check_output_path(const std::string& path) {
+  namespace fs = std::filesystem;
+  std::error_code ignored;
+  if (fs::is_directory(path, ignored)) {
+    throw Error(ErrorCode::invalid_argument, fmt::format("'{}' is a folder", path),
+                "name a file in it");
+  }
+  const fs::path parent = fs::path(path).has_parent_path() ? fs::path(path).parent_path() : ".";
+  if (::access(parent.c_str(), W_OK | X_OK) == 0) return;
+  const int error = errno;
+  throw Error(error == ENOENT ? ErrorCode::not_found : ErrorCode::io_error,
+              fmt::format("cannot write '{}': {}: {}", path, parent.string(), std::strerror(error)),
+              error == ENOENT ? "make the folder first" : "check the permissions");
 }
 
 std::unique_ptr<Dataset> open_data(const std::string& spec, const Graph& graph) {

@@ -28,6 +28,9 @@ SessionOptions session_options(const Context& context, const std::string& comput
 /// The graph's session; errors name the model.
 Session make_session(const std::string& path, Graph graph, const SessionOptions& options);
 
+/// Refuses, before long work is done for nothing, a file in a folder that cannot take it.
+void check_output_path(const std::string& path);
+
 /// The data set for this model's inputs.
 std::unique_ptr<Dataset> open_data(const std::string& spec, const Graph& graph);
 

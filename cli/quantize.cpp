@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <memory>
 
 #include "commands.h"
@@ -57,6 +58,16 @@ Recipe build_recipe(const QuantizeFlags& flags) {
   return recipe;
 }
 
+void check_output(const QuantizeFlags& flags) {
+  check_output_path(flags.output);
+  std::error_code ignored;
+  if (std::filesystem::equivalent(flags.model, flags.output, ignored)) {
+    throw Error(ErrorCode::invalid_argument,
+                fmt::format("'{}' is the float model itself", flags.output),
+                "write to another name: the float model is worth keeping");
+  }
+}
+
 void run_quantization(const QuantizeFlags& flags, Context& context) {
   const Recipe recipe = build_recipe(flags);
   if (flags.dump_recipe) {
@@ -70,6 +81,7 @@ void run_quantization(const QuantizeFlags& flags, Context& context) {
     throw Error(ErrorCode::invalid_argument, "quantize needs the name of the file to write",
                 "add -o FILE.onnx, or --dry-run to write none");
   }
+  if (!flags.dry_run) check_output(flags);
   QuantizeJob job;
   job.model = flags.model;
   if (!flags.dry_run) job.output = flags.output;

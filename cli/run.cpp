@@ -62,15 +62,24 @@ std::map<std::string, Tensor> gather_inputs(const RunFlags& flags, const Graph& 
   return read_inputs(flags.inputs, graph);
 }
 
-void write_outputs(const std::string& path, const std::map<std::string, Tensor>& outputs) {
+/// Before the model runs.
+void check_output(const std::string& path, size_t outputs) {
+  if (path.empty()) return;
   const auto extension = std::filesystem::path(path).extension();
-  if (extension == ".npz") return write_npz(path, outputs);
-  if (extension == ".npy" && outputs.size() == 1) return write_npy(path, outputs.begin()->second);
-  throw Error(ErrorCode::invalid_argument,
-              extension == ".npy"
-                  ? fmt::format("an .npy file holds one output, the model has {}", outputs.size())
-                  : fmt::format("--output {}: neither .npz nor .npy", path),
-              "name a file FILE.npz");
+  if (extension != ".npz" && (extension != ".npy" || outputs != 1)) {
+    throw Error(ErrorCode::invalid_argument,
+                extension == ".npy"
+                    ? fmt::format("an .npy file holds one output, the model has {}", outputs)
+                    : fmt::format("--output {}: neither .npz nor .npy", path),
+                "name a file FILE.npz");
+  }
+  check_output_path(path);
+}
+
+void write_outputs(const std::string& path, const std::map<std::string, Tensor>& outputs) {
+  if (path.empty()) return;
+  if (std::filesystem::path(path).extension() == ".npz") return write_npz(path, outputs);
+  write_npy(path, outputs.begin()->second);
 }
 
 std::string summary(const std::map<std::string, Tensor>& outputs) {
@@ -103,6 +112,7 @@ Json json_of(const std::map<std::string, Tensor>& outputs) {
 
 void run_model(const RunFlags& flags, Context& context) {
   Graph graph = load_model(flags.model);
+  check_output(flags.output, graph.outputs().size());
   const std::map<std::string, Tensor> inputs = gather_inputs(flags, graph);
   const Session session =
       make_session(flags.model, std::move(graph), session_options(context, flags.compute));
@@ -113,7 +123,7 @@ void run_model(const RunFlags& flags, Context& context) {
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   progress.check_cancelled();
-  if (!flags.output.empty()) write_outputs(flags.output, outputs);
+  write_outputs(flags.output, outputs);
 
   std::vector<Tensor> in_order;
   for (const std::string& name : session.output_names()) in_order.push_back(outputs.at(name));

@@ -219,7 +219,8 @@ TEST_F(Quantized, StatisticsAreReadBack) {
   const std::string statistics = folder.file("s.json");
   quantize("a.onnx",
            {"--data", train(), "--calibration-samples", "40", "--save-statistics", statistics});
-  quantize("b.onnx", {"--statistics", statistics});
+  quantize("b.onnx",
+           {"--data", train(), "--calibration-samples", "40", "--statistics", statistics});
   const Json same = narrow_json({"compare", folder.file("a.onnx"), folder.file("b.onnx"), "--data",
                                  fashion_data(",samples=16"), "--layers", "none"});
   EXPECT_EQ(same.at("identical"), true);

@@ -93,6 +93,9 @@ INSTANTIATE_TEST_SUITE_P(
         Mistake{{"run", kModel}, "run needs inputs", "narrow bench"},
         Mistake{{"quantize"}, "needs a model", ""},
         Mistake{{"quantize", kModel}, "name of the file to write", "-o FILE.onnx"},
+        Mistake{{"quantize", kModel, "-o", kModel}, "is the float model itself", "another name"},
+        Mistake{{"quantize", kModel, "-o", "/tmp"}, "is a folder", "name a file"},
+        Mistake{{"bench", kModel, "--batch", "2", "--input", "x.npz"}, "excludes", ""},
         Mistake{{"quantize", kModel, "-o", "q.onnx", "--calibration-samples", "-5"}, "'-5'", ""},
         Mistake{{"quantize", kModel, "-o", "q.onnx", "--max-drop", "nan"}, "'nan'", ""},
         Mistake{{"quantize", kModel, "-o", "q.onnx", "--weights", "int9"}, "'int9'", ""}));
