@@ -426,6 +426,7 @@ def normalization_cases(m):
     for op in ("Softmax", "LogSoftmax", "Hardmax"):
         for axis in (0, 1, -1):
             m.add(f"{op}_{axis}", op, [m.normal(3, 5, 7) * 3], axis=axis)
+        m.add(f"{op}_lanes", op, [m.normal(1, 3, 10, 7)], axis=1)
     m.add("softmax_large", "Softmax", [np.array([[1000, 1000.5, -1000], [-200, -201, -300]], np.float32)])
 
 

@@ -269,7 +269,7 @@ TEST(IntegerConv, RefusesWhatDepthwiseCannot) {
 
 TEST(IntegerConv, ThreadsAndPieces) {
   // More images than one padded piece holds, and more work than one thread keeps.
-  const Convolution images(make(40, 16, 24, 32, 3, 1, 1), {.is_signed = true, .z_x = -4});
+  const Convolution images(make(40, 16, 5, 32, 3, 1, 1), {.is_signed = true, .z_x = -4});
   const Convolution grouped(make(2, 64, 64, 40, 3, 1, 1, 1, 4), {.z_x = 4});
   const Convolution depthwise(make(2, 96, 96, 40, 3, 1, 1, 1, 96), {.z_x = 4});
   const KernelSet& set = best_kernels();

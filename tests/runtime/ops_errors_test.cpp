@@ -138,6 +138,23 @@ std::vector<BadCase> bad_cases() {
         {{"blocksize", int64_t{2}}},
         {floats({1, 6, 2, 2})},
         {floats({1, 1, 4, 4})}}},
+      {"an extent of 3e+38",
+       {"", "", "Resize", {}, {x, Tensor(), Tensor::vector<float>({1, 1e38F})}, {like_x}}},
+      {"does not broadcast to [2, 3]", {"", "", "Add", {}, {x, floats({2})}, {like_x}}},
+      {"does not broadcast to [2, 3]",
+       {"", "", "LayerNormalization", {}, {x, floats({4, 3})}, {like_x}}},
+      {"2 zero_points for 3 scales",
+       {"",
+        "",
+        "DequantizeLinear",
+        {{"axis", int64_t{1}}},
+        {Tensor(DType::uint8, {2, 3}), floats({3}), Tensor(DType::uint8, {2})},
+        {like_x}}},
+      {"a number is missing", {"", "", "CumSum", {}, {x, ints({})}, {like_x}}},
+      {"pads [",
+       {"", "", "Pad", {}, {x, ints({std::numeric_limits<int64_t>::min(), 0, 0, 0})}, {like_x}}},
+      {"pads [",
+       {"", "", "Pad", {}, {x, ints({0, std::numeric_limits<int64_t>::max(), 0, 0})}, {like_x}}},
       {"neither scales nor sizes", {"", "", "Resize", {}, {x}, {like_x}}},
   };
 }
@@ -175,6 +192,34 @@ TEST(OpErrors, GridSampleSurvivesAnyCoordinate) {
                    {floats({1, 1, 4, 5}), grid},
                    {floats({1, 1, 1, 3})}};
     EXPECT_NO_THROW(run_row(row_of(c), c, {})) << padding;
+  }
+}
+
+TEST(OpErrors, NanIsOneUniqueValueBehindAllOthers) {
+  const float nan = std::nanf("");
+  const OpCase c{"",
+                 "",
+                 "Unique",
+                 {},
+                 {Tensor::vector<float>({nan, 2, nan, -1, 2, nan})},
+                 {floats({3}), ints({0, 0, 0}), ints({0, 0, 0, 0, 0, 0}), ints({0, 0, 0})}};
+  const auto results = run_row(row_of(c), c, {});
+  EXPECT_EQ(difference(Tensor::vector<float>({-1, 2, nan}), results[0], {}), "");
+  EXPECT_EQ(results[1].to_ints(), (std::vector<int64_t>{3, 1, 0}));
+  EXPECT_EQ(results[2].to_ints(), (std::vector<int64_t>{2, 1, 2, 0, 1, 2}));
+  EXPECT_EQ(results[3].to_ints(), (std::vector<int64_t>{1, 2, 3}));
+}
+
+TEST(OpErrors, DynamicQuantizeSurvivesNanAndInfinity) {
+  const float inf = std::numeric_limits<float>::infinity();
+  for (const float odd : {std::nanf(""), inf, -inf}) {
+    const OpCase c{"",
+                   "",
+                   "DynamicQuantizeLinear",
+                   {},
+                   {Tensor::vector<float>({1, odd, -3})},
+                   {Tensor(DType::uint8, {3}), Tensor::scalar(0.0F), Tensor::scalar<uint8_t>(0)}};
+    EXPECT_NO_THROW(run_row(row_of(c), c, {})) << odd;
   }
 }
 

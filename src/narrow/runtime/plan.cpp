@@ -201,6 +201,11 @@ class LayoutPlanner {
     }
     for (size_t i = 0; i < node.outputs.size(); ++i) {
       const ValueId id = node.outputs[i];
+      if (id != kNoId && plan_.graph.value(id).dtype == DType::undefined) {
+        throw Error(ErrorCode::unsupported,
+                    fmt::format("node '{}' ({}): the element type of '{}' is not known", node.name,
+                                node.op, plan_.graph.value(id).name));
+      }
       const Layout written = agnostic ? common : step.output_layout(i);
       planned.outputs.push_back(id == kNoId ? -1 : add_slot(id, written));
     }

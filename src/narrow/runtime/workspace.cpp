@@ -124,8 +124,9 @@ std::vector<Tensor> Workspace::run(std::span<const Tensor> inputs, const RunOpti
     patch.view->data = data_of(copy.defined() ? copy : inputs[patch.index]);
   }
   std::vector<Tensor> outputs(plan_.outputs.size());
-  for (const auto& [i, slot] : direct_outputs_)
+  for (const auto& [i, slot] : direct_outputs_) {
     outputs[i] = Tensor(slots_[slot].dtype, slots_[slot].dims);
+  }
   for (const Patch& patch : output_patches_) {
     patch.view->data = outputs[patch.index].mutable_raw();
   }

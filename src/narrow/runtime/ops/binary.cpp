@@ -268,11 +268,10 @@ class WhereStep final : public Step {
   template <class T>
   static void select(RunContext& context) {
     const TensorView& y = context.outputs[0];
-    const size_t rank = y.dims.size();
     const Dims so = memory_strides(y);
-    const Dims sc = broadcast_strides(context.inputs[0], rank);
-    const Dims sa = broadcast_strides(context.inputs[1], rank);
-    const Dims sb = broadcast_strides(context.inputs[2], rank);
+    const Dims sc = broadcast_strides(context.inputs[0], y.dims);
+    const Dims sa = broadcast_strides(context.inputs[1], y.dims);
+    const Dims sb = broadcast_strides(context.inputs[2], y.dims);
     const auto nest = make_nest<4>(y.dims, {so, sc, sa, sb});
     const auto& row = nest.row_strides();
     for_rows(nest, [&](const std::array<int64_t, 4>& at, int64_t n) {

@@ -41,10 +41,9 @@ void binary_row(const A* a, int64_t sa, const B* b, int64_t sb, Out* out, int64_
 /// out = f(a, b) with broadcasting.
 template <class A, class B, class Out, class F>
 void broadcast_binary(const TensorView& a, const TensorView& b, const TensorView& out, const F& f) {
-  const size_t rank = out.dims.size();
   const Dims so = memory_strides(out);
-  const Dims sa = broadcast_strides(a, rank);
-  const Dims sb = broadcast_strides(b, rank);
+  const Dims sa = broadcast_strides(a, out.dims);
+  const Dims sb = broadcast_strides(b, out.dims);
   const auto nest = make_nest<3>(out.dims, {so, sa, sb});
   const auto& row = nest.row_strides();
   for_rows(nest, [&](const std::array<int64_t, 3>& at, int64_t n) {

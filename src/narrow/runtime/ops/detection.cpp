@@ -39,7 +39,7 @@ class NonMaxSuppressionStep final : public Step {
     const TensorView& boxes = context.inputs[0];
     const TensorView& scores = context.inputs[1];
     const auto& in = context.inputs;
-    const int64_t limit = present(in, 2) ? read_ints(in[2]).at(0) : 0;
+    const int64_t limit = present(in, 2) ? read_int(in[2]) : 0;
     const float overlap = present(in, 3) ? *in[3].as<float>() : 0;
     const int64_t count = boxes.dims[1];
     const int64_t classes = scores.dims[1];
@@ -128,6 +128,10 @@ Sample sample_at(float y, float x, int64_t height, int64_t width) {
 /// (x [N, C, H, W], rois [R, 4], batch index [R]) -> [R, C, output_height, output_width].
 class RoiAlignStep final : public Step {
  public:
+  static Refusal refuse(const Node& node) {
+    const int64_t ratio = node.int_or("sampling_ratio", 0);
+    return ratio <= kMostRatio ? Refusal{} : fmt::format("a sampling_ratio of {}", ratio);
+  }
   RoiAlignStep(const Graph&, const Node& node)
       : height_(node.int_or("output_height", 1)),
         width_(node.int_or("output_width", 1)),
@@ -156,11 +160,13 @@ class RoiAlignStep final : public Step {
   }
 
  private:
+  static constexpr int64_t kMostRatio = 1024;
+  static constexpr float kMostSamples = static_cast<float>(kMostRatio);
+
   /// Samples along one axis of a bin; bounded, as regions come from data.
   int64_t grid(float bin) const {
-    constexpr float kMostSamples = 1024;
     if (ratio_ > 0) return ratio_;
-    return static_cast<int64_t>(std::ceil(std::clamp(bin, 0.0F, kMostSamples)));
+    return bin > 0 ? static_cast<int64_t>(std::ceil(std::min(bin, kMostSamples))) : 0;
   }
 
   void align(const TensorView& x, int64_t batch, const float* roi, float* y) const {
@@ -363,6 +369,15 @@ Refusal accept_float32(const Graph& graph, const Node& node, const StepOptions&)
   return require_dtype(graph, node, 0, {DType::float32});
 }
 
+Refusal accept_roi_align(const Graph& graph, const Node& node, const StepOptions& options) {
+  if (Refusal why = RoiAlignStep::refuse(node); !why.empty()) return why;
+  return accept_float32(graph, node, options);
+}
+Refusal accept_half_roi_align(const Graph& graph, const Node& node, const StepOptions& options) {
+  if (Refusal why = RoiAlignStep::refuse(node); !why.empty()) return why;
+  return accept_half<>(graph, node, options);
+}
+
 Refusal refuse_rank(const Graph& graph, const Node& node) {
   const auto& shape = graph.value(node.inputs[0]).shape;
   if (!shape) return "the rank of input 0 is unknown";
@@ -381,8 +396,8 @@ Refusal accept_half_grid_sample(const Graph& graph, const Node& node, const Step
 
 const OpImpl kRows[] = {
     {"", "NonMaxSuppression", "reference", accept_float32, make<NonMaxSuppressionStep>},
-    {"", "RoiAlign", "reference:float16", accept_half<>, make_half<RoiAlignStep>},
-    {"", "RoiAlign", "reference", accept_float32, make<RoiAlignStep>},
+    {"", "RoiAlign", "reference:float16", accept_half_roi_align, make_half<RoiAlignStep>},
+    {"", "RoiAlign", "reference", accept_roi_align, make<RoiAlignStep>},
     {"", "GridSample", "reference:float16", accept_half_grid_sample, make_half<GridSampleStep>},
     {"", "GridSample", "reference", accept_grid_sample, make<GridSampleStep>},
 };

@@ -138,7 +138,7 @@ void fill_addend(std::span<const TensorView> inputs, float beta, const TensorVie
   }
   const TensorView& c = inputs[2];
   const Dims so = memory_strides(y);
-  const Dims sc = broadcast_strides(c, 2);
+  const Dims sc = broadcast_strides(c, y.dims);
   const T factor = static_cast<T>(beta);
   const auto nest = make_nest<2>(y.dims, {so, sc});
   const auto& row = nest.row_strides();

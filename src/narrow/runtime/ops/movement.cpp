@@ -226,7 +226,7 @@ class ExpandStep final : public Step {
     const Dims dims = broadcast_dims(x.dims, read_ints(context.inputs[1]));
     const TensorView& y = planned_output(context, 0, dims);
     if (y.elements() == 0) return;
-    copy_strided(y.data, memory_strides(y), x.data, broadcast_strides(x, dims.size()), dims,
+    copy_strided(y.data, memory_strides(y), x.data, broadcast_strides(x, dims), dims,
                  element_bytes(x.dtype));
   }
 };

@@ -35,6 +35,12 @@ void scale_and_shift(const T* x, T* y, int64_t n, T factor, T shift) {
   for (int64_t i = 0; i < n; ++i) y[i] = factor * x[i] + shift;
 }
 
+/// Statistics have a type of their own (stash_type), float32 also beside float64 data.
+void store_real(const TensorView& view, int64_t i, double value) {
+  visit(Floating{}, view.dtype,
+        [&]<class T>(std::type_identity<T>) { view.as<T>()[i] = static_cast<T>(value); });
+}
+
 /// Blocks of planes for parallel_for.
 int64_t planes_per_block(int64_t plane) {
   return std::max<int64_t>(1, kBlockElements / (plane + 1));
@@ -178,7 +184,7 @@ class LayerNormStep final : public Step {
     parallel_for(rows, planes_per_block(n), [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; ++r) {
         const double inverse = normalize_row<T>(context, r, n);
-        if (deviation_output_) context.outputs[2].as<T>()[r] = static_cast<T>(inverse);
+        if (deviation_output_) store_real(context.outputs[2], r, inverse);
         if (whole) affine_row<T>(context, r, n);
       }
     });
@@ -208,7 +214,7 @@ class LayerNormStep final : public Step {
       const Moments m = moments(src, n);
       mean = m.mean;
       variance = m.variance;
-      if (mean_output_) context.outputs[1].as<T>()[r] = static_cast<T>(mean);
+      if (mean_output_) store_real(context.outputs[1], r, mean);
     } else {
       for (int64_t i = 0; i < n; ++i) {
         variance += static_cast<double>(src[i]) * static_cast<double>(src[i]);
@@ -239,7 +245,7 @@ class LayerNormStep final : public Step {
     for (size_t k = 1; k < 3; ++k) {
       if (!present(context.inputs, k)) continue;
       const TensorView& operand = context.inputs[k];
-      const Dims sb = broadcast_strides(operand, y.dims.size());
+      const Dims sb = broadcast_strides(operand, y.dims);
       const auto nest = make_nest<2>(y.dims, {so, sb});
       const auto& row = nest.row_strides();
       for_rows(nest, [&](const std::array<int64_t, 2>& at, int64_t n) {

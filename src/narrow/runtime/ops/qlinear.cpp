@@ -181,6 +181,10 @@ class IntegerMatMulStep final : public Step {
     const MatMulShape s = matmul_shape(in[0].dims, in[kB].dims);
     require_count(in, kAZero, s.m);
     require_count(in, kBZero, s.n);
+    if (kQuantized) {
+      require_count(in, kXScale, s.m);
+      require_count(in, kWScale, s.n);
+    }
     visit(Codes{}, in[0].dtype, [&]<class A>(std::type_identity<A>) {
       visit(Codes{}, in[kB].dtype,
             [&]<class B>(std::type_identity<B>) { run_typed<A, B>(context, s); });

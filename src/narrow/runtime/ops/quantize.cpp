@@ -41,7 +41,14 @@ struct Grid {
   }
 };
 
-Grid grid_of(const Node& node, const Dims& x, const Dims& scale) {
+Grid grid_of(const Node& node, std::span<const TensorView> inputs) {
+  const Dims& x = inputs[0].dims;
+  const Dims& scale = inputs[1].dims;
+  if (present(inputs, 2) && inputs[2].elements() != inputs[1].elements()) {
+    throw Error(
+        ErrorCode::invalid_argument,
+        fmt::format("{} zero_points for {} scales", inputs[2].elements(), inputs[1].elements()));
+  }
   Grid g;
   if (num_elements(scale) == 1 && node.int_or("block_size", 0) == 0) {
     g.inner = num_elements(x);
@@ -124,9 +131,8 @@ class QuantizeStep final : public GridStep {
  public:
   using GridStep::GridStep;
   void run(RunContext& context) const override {
-    const TensorView& x = context.inputs[0];
     const TensorView& y = context.outputs[0];
-    const Grid grid = grid_of(node_, x.dims, context.inputs[1].dims);
+    const Grid grid = grid_of(node_, context.inputs);
     if (is_sub_byte(y.dtype)) return run_packed(context, grid);
     visit(Types<int8_t, uint8_t, int16_t, uint16_t>{}, y.dtype,
           [&]<class T>(std::type_identity<T>) { run_typed<T>(context, grid); });
@@ -188,8 +194,7 @@ class DequantizeStep final : public GridStep {
  public:
   using GridStep::GridStep;
   void run(RunContext& context) const override {
-    const TensorView& x = context.inputs[0];
-    const Grid g = grid_of(node_, x.dims, context.inputs[1].dims);
+    const Grid g = grid_of(node_, context.inputs);
     parallel_for(g.outer * g.extent, std::max<int64_t>(1, kBlockElements / (g.inner + 1)),
                  [&](int64_t begin, int64_t end) {
                    for (int64_t line = begin; line < end; ++line) run_line(context, g, line);
@@ -250,8 +255,9 @@ class DynamicQuantizeStep final : public Step {
       hi = src[i] > hi ? src[i] : hi;
     }
     const float scale = hi == lo ? 1.0F : (hi - lo) / 255.0F;
-    const float zero = std::nearbyint(std::clamp(0.0F - lo / scale, 0.0F, 255.0F));
-    const auto code = static_cast<uint8_t>(zero);
+    const float real_zero = 0.0F - lo / scale;  // NaN where the range is infinite
+    const float bounded = real_zero > 0 ? std::min(real_zero, 255.0F) : 0.0F;
+    const auto code = static_cast<uint8_t>(std::nearbyint(bounded));
     const Limits limits = limits_of(DType::uint8, code);
     uint8_t* dst = planned_output(context, 0, x.dims).as<uint8_t>();
     parallel_for(n, kBlockElements, [&](int64_t begin, int64_t end) {

@@ -307,7 +307,7 @@ class CumulativeStep final : public Step {
       : exclusive_(node.int_or("exclusive", 0) != 0), reverse_(node.int_or("reverse", 0) != 0) {}
   void run(RunContext& context) const override {
     const TensorView& x = context.inputs[0];
-    const int64_t axis = normalize_axis(read_ints(context.inputs[1]).at(0), x.dims.size());
+    const int64_t axis = normalize_axis(read_int(context.inputs[1]), x.dims.size());
     visit(List{}, x.dtype, [&]<class T>(std::type_identity<T>) {
       const T* src = x.as<T>();
       T* dst = context.outputs[0].as<T>();

@@ -112,9 +112,13 @@ int64_t count_taps(const ResizeForm& form, const AxisResize& a) {
   return static_cast<int64_t>(std::ceil(2 * base / squeeze));
 }
 
-/// Half up, as ONNX says for sizes under keep_aspect_ratio_policy.
-int64_t round_up(float x) {
-  return static_cast<int64_t>(std::floor(x + 0.5F));
+/// An extent computed from data; throws where it is none.
+int64_t checked_extent(float x) {
+  constexpr float kMost = 1e12F;
+  if (!(x >= 0 && x < kMost)) {
+    throw Error(ErrorCode::invalid_argument, fmt::format("an extent of {}", x));
+  }
+  return static_cast<int64_t>(std::floor(x));
 }
 
 void apply_sizes(const ResizeForm& form, const std::vector<size_t>& axes, const Dims& sizes,
@@ -131,7 +135,8 @@ void apply_sizes(const ResizeForm& form, const std::vector<size_t>& axes, const 
   if (form.policy == "stretch") return;
   for (const size_t axis : axes) {
     all[axis].scale = scale;
-    all[axis].out = round_up(scale * static_cast<float>(all[axis].in));
+    // Half up, as ONNX says for this policy.
+    all[axis].out = checked_extent(scale * static_cast<float>(all[axis].in) + 0.5F);
   }
 }
 
@@ -175,7 +180,7 @@ std::vector<AxisResize> resize_axes(const ResizeForm& form, std::span<const Tens
     for (size_t k = 0; k < axes.size(); ++k) {
       AxisResize& a = all[axes[k]];
       a.scale = inputs[2].as<float>()[k];
-      a.out = static_cast<int64_t>(std::floor(static_cast<float>(a.in) * a.scale));
+      a.out = checked_extent(static_cast<float>(a.in) * a.scale);
     }
   }
   if (form.coordinates == Coordinates::tf_crop_and_resize && given(1)) {

@@ -160,4 +160,10 @@ Dims read_ints(const TensorView& view) {
   return out;
 }
 
+int64_t read_int(const TensorView& view) {
+  const Dims numbers = read_ints(view);
+  if (numbers.empty()) throw Error(ErrorCode::invalid_argument, "a number is missing: empty input");
+  return numbers[0];
+}
+
 }  // namespace narrow::ops

@@ -127,6 +127,8 @@ inline size_t aligned(size_t bytes) {
 
 /// The elements of a small constant or run-time tensor of int32 or int64 (axes, sizes, indices).
 Dims read_ints(const TensorView& view);
+/// Its first element; throws invalid_argument when it is empty.
+int64_t read_int(const TensorView& view);
 
 inline bool present(std::span<const TensorView> views, size_t i) {
   return i < views.size() && views[i].data != nullptr;

@@ -25,7 +25,7 @@ class TopKStep final : public Step {
     const TensorView& x = context.inputs[0];
     const int64_t axis = normalize_axis(axis_, x.dims.size());
     const AxisView view = axis_view(x.dims, axis);
-    const int64_t k = read_ints(context.inputs[1]).at(0);
+    const int64_t k = read_int(context.inputs[1]);
     if (k < 0 || k > view.extent) {
       throw Error(ErrorCode::invalid_argument, fmt::format("k is {} of {}", k, view.extent));
     }
@@ -213,7 +213,10 @@ class UniqueStep final : public Step {
       for (int64_t line = 0; line < view.lines(); ++line) {
         const T va = data[view.begin(line) + a * view.inner];
         const T vb = data[view.begin(line) + b * view.inner];
-        if (va != vb) return va < vb ? -1 : 1;
+        const bool nan_a = va != va;  // one value, behind all others
+        const bool nan_b = vb != vb;
+        if (nan_a != nan_b) return nan_a ? 1 : -1;
+        if (!nan_a && va != vb) return va < vb ? -1 : 1;
       }
       return 0;
     };
@@ -292,7 +295,7 @@ class TriluStep final : public Step {
     if (y.elements() == 0) return;
     const int64_t columns = x.dims.back();
     const int64_t rows = x.dims[x.dims.size() - 2];
-    const int64_t asked = present(context.inputs, 1) ? read_ints(context.inputs[1]).at(0) : 0;
+    const int64_t asked = present(context.inputs, 1) ? read_int(context.inputs[1]) : 0;
     const int64_t k = std::clamp(asked, -rows - 1, columns + 1);
     const auto bytes = static_cast<int64_t>(element_bytes(x.dtype));
     for (int64_t row = 0; row < y.elements() / columns; ++row) {

@@ -34,6 +34,11 @@ Pads pads_of(std::span<const TensorView> inputs) {
     const auto axis = static_cast<size_t>(normalize_axis(axes[i], rank));
     pads.begin[axis] = listed[i];
     pads.end[axis] = listed[axes.size() + i];
+    constexpr int64_t kMost = int64_t{1} << 40;  // sums with extents stay far from overflow
+    const auto [least, most] = std::minmax(listed[i], listed[axes.size() + i]);
+    if (least < -kMost || most > kMost) {
+      throw Error(ErrorCode::invalid_argument, fmt::format("pads {}", to_string(listed)));
+    }
   }
   return pads;
 }

@@ -35,8 +35,9 @@ Dims memory_strides(std::span<const int64_t> dims, Layout layout);
 inline Dims memory_strides(const TensorView& view) {
   return memory_strides(view.dims, view.layout);
 }
-/// The same seen from a result of `rank` axes: 0 along broadcast axes.
-Dims broadcast_strides(const TensorView& view, size_t rank);
+/// The same seen from a result of the given dims: 0 along broadcast axes. Throws invalid_argument
+/// where the view does not broadcast to them.
+Dims broadcast_strides(const TensorView& view, std::span<const int64_t> result);
 
 /// Throws unsupported beyond kMaxRank.
 void check_rank(size_t rank);
