@@ -72,8 +72,7 @@ BiasShifts measure_shifts(const Graph& float_graph, const QuantizeOptions& optio
     if (!layer.weight_scheme) continue;
     const Node& node = graph.node(*graph.find_node(layer.node));
     const std::string& value = graph.value(node.outputs[0]).name;
-    const bool product = layer.op == "Gemm" || layer.op == "MatMul";
-    outputs[value] = product ? ChannelAxis::last : ChannelAxis::second;
+    outputs[value] = channel_axis(graph, value);
     layers.emplace_back(layer.node, value);
   }
   const auto wanted = channel_moments(float_graph, outputs, data, run);

@@ -15,15 +15,21 @@ namespace {
 struct ChannelSums {
   std::vector<double> sum;
   std::vector<double> squares;
+  std::vector<float> low;
+  std::vector<float> high;
   int64_t count = 0;  // values per channel
 
   void merge(const ChannelSums& other) {
     if (other.count == 0) return;
     sum.resize(std::max(sum.size(), other.sum.size()), 0.0);
     squares.resize(sum.size(), 0.0);
+    low.resize(sum.size(), 0.0f);
+    high.resize(sum.size(), 0.0f);
     for (size_t c = 0; c < other.sum.size(); ++c) {
       sum[c] += other.sum[c];
       squares[c] += other.squares[c];
+      low[c] = std::min(low[c], other.low[c]);
+      high[c] = std::max(high[c], other.high[c]);
     }
     count += other.count;
   }
@@ -31,16 +37,22 @@ struct ChannelSums {
 using Part = std::map<std::string, ChannelSums>;
 
 /// Values that are not finite count as 0.
-void add_run(const float* x, int64_t count, double& sum, double& squares) {
-  double s = 0;
-  double q = 0;
+void add_run(const float* x, int64_t count, size_t channel, ChannelSums& to) {
+  double sum = 0;
+  double squares = 0;
+  float low = to.low[channel];
+  float high = to.high[channel];
   for (int64_t i = 0; i < count; ++i) {
-    const double v = std::isfinite(x[i]) ? static_cast<double>(x[i]) : 0.0;
-    s += v;
-    q += v * v;
+    const float v = std::isfinite(x[i]) ? x[i] : 0.0f;
+    sum += static_cast<double>(v);
+    squares += static_cast<double>(v) * static_cast<double>(v);
+    low = std::min(low, v);
+    high = std::max(high, v);
   }
-  sum += s;
-  squares += q;
+  to.sum[channel] += sum;
+  to.squares[channel] += squares;
+  to.low[channel] = low;
+  to.high[channel] = high;
 }
 
 ChannelSums sums_of(const Tensor& value, ChannelAxis axis) {
@@ -53,12 +65,13 @@ ChannelSums sums_of(const Tensor& value, ChannelAxis axis) {
   const int64_t inner = num_elements(dims, channel_axis + 1, dims.size());
   out.sum.assign(static_cast<size_t>(channels), 0.0);
   out.squares.assign(static_cast<size_t>(channels), 0.0);
+  out.low.assign(static_cast<size_t>(channels), 0.0f);
+  out.high.assign(static_cast<size_t>(channels), 0.0f);
   out.count = outer * inner;
   const float* x = value.data<float>().data();
   for (int64_t o = 0; o < outer; ++o) {
     for (int64_t c = 0; c < channels; ++c) {
-      const auto i = static_cast<size_t>(c);
-      add_run(x + (o * channels + c) * inner, inner, out.sum[i], out.squares[i]);
+      add_run(x + (o * channels + c) * inner, inner, static_cast<size_t>(c), out);
     }
   }
   return out;
@@ -66,9 +79,8 @@ ChannelSums sums_of(const Tensor& value, ChannelAxis axis) {
 
 }  // namespace
 
-std::map<std::string, InputMoments> channel_moments(
-    const Graph& graph, const std::map<std::string, ChannelAxis>& values, const Dataset& data,
-    const MomentOptions& options) {
+ValueMoments channel_moments(const Graph& graph, const std::map<std::string, ChannelAxis>& values,
+                             const Dataset& data, const MomentOptions& options) {
   SessionOptions session_options;
   std::set<std::string> inputs;
   for (const auto& [name, axis] : values) {
@@ -105,16 +117,30 @@ std::map<std::string, InputMoments> channel_moments(
         }
         merge.add(run.index, std::move(part));
       });
-  std::map<std::string, InputMoments> out;
+  ValueMoments out;
   for (const auto& [name, sums] : all) {
     if (sums.count == 0) continue;
-    InputMoments& moments = out[name];
+    ChannelMoments& moments = out[name];
     for (size_t c = 0; c < sums.sum.size(); ++c) {
       moments.mean.push_back(sums.sum[c] / static_cast<double>(sums.count));
       moments.mean_square.push_back(sums.squares[c] / static_cast<double>(sums.count));
     }
+    moments.low = sums.low;
+    moments.high = sums.high;
   }
   return out;
+}
+
+ChannelAxis channel_axis(const Graph& graph, const std::string& value) {
+  const Value& v = graph.value(*graph.find_value(value));
+  const auto is_convolution = [](const Node& node) {
+    return node.is("Conv") || node.is("ConvTranspose");
+  };
+  for (const Use& use : v.uses) {
+    if (is_convolution(graph.node(use.node))) return ChannelAxis::second;
+  }
+  const Node* producer = graph.producer(*graph.find_value(value));
+  return producer != nullptr && is_convolution(*producer) ? ChannelAxis::second : ChannelAxis::last;
 }
 
 LayerMoments layer_moments(const Graph& graph, const Assignment& assignment, const Dataset& data,
@@ -122,8 +148,7 @@ LayerMoments layer_moments(const Graph& graph, const Assignment& assignment, con
   std::map<std::string, ChannelAxis> values;
   for (const AssignedLayer& layer : assignment.layers) {
     if (!layer.weight_scheme) continue;
-    const bool product = layer.op == "Gemm" || layer.op == "MatMul";
-    values[layer.input] = product ? ChannelAxis::last : ChannelAxis::second;
+    values[layer.input] = channel_axis(graph, layer.input);
   }
   const auto measured = channel_moments(graph, values, data, options);
   LayerMoments moments;

@@ -24,6 +24,7 @@
 #include "narrow/pipeline/candidate.h"
 #include "narrow/pipeline/samples.h"
 #include "narrow/pipeline/verify.h"
+#include "narrow/ptq/equalize/equalize.h"
 #include "narrow/ptq/rtn/rtn.h"
 #include "narrow/ptq/targets.h"
 #include "narrow/report/table.h"
@@ -94,6 +95,7 @@ class Quantizer {
   QuantizeReport run() {
     prepare();
     measure_float();
+    equalize_model();
     calibrate_model();
     measure_means();
     quantize_model();
@@ -191,6 +193,34 @@ class Quantizer {
     });
   }
 
+  /// Everything after this quantizes `graph_`: the float model, or one of the same function whose
+  /// channels are balanced.
+  void equalize_model() {
+    graph_ = float_graph_;
+    if (!recipe_.equalize || options_.mode != Mode::static_ || !samples_.calibration) return;
+    stage("equalize", [&] {
+      separate_constants(graph_, options_);
+      Graph copy = graph_;
+      const Assignment assignment = assign(copy, options_);
+      std::map<std::string, ChannelAxis> values;
+      for (const std::string& name : equalizable_values(graph_, assignment)) {
+        values[name] = channel_axis(graph_, name);
+      }
+      if (values.empty()) return;
+      const auto moments =
+          channel_moments(graph_, values, *first_samples(samples_.calibration, kMeanSamples),
+                          {job_.threads, job_.progress});
+      const auto changed = equalize(graph_, assignment, moments);
+      if (changed.empty()) return;
+      report_.notes.push_back(fmt::format("channels of {} values were equalized", changed.size()));
+      Hash64 hash;
+      for (const EqualizedValue& value : changed) {
+        hash.add_text(fmt::format("{}:{}", value.value, value.power));
+      }
+      equalization_ = "+" + hash.hex();
+    });
+  }
+
   void calibrate_model() {
     if (!needs_statistics()) return;
     stage("calibrate", [&] {
@@ -209,13 +239,15 @@ class Quantizer {
 
   void load_saved_statistics() {
     knowledge_.statistics = load_statistics(job_.statistics);
-    if (knowledge_.statistics.model_fingerprint.empty() ||
-        knowledge_.statistics.model_fingerprint == source_)
-      return;
+    const std::string& fingerprint = knowledge_.statistics.model_fingerprint;
+    if (fingerprint.empty() || fingerprint == source_ + equalization_) return;
+    const bool same_model = fingerprint.substr(0, source_.size()) == source_;
     throw Error(ErrorCode::invalid_argument,
-                fmt::format("{}: these statistics are of another model than {}",
-                            job_.statistics.string(), job_.model.string()),
-                "calibrate this model, or clear \"model_fingerprint\" to use them all the same");
+                fmt::format("{}: these statistics are of {} {}", job_.statistics.string(),
+                            same_model ? "another equalization of" : "another model than",
+                            job_.model.string()),
+                same_model ? "give the same --data, or --equalize false to both runs"
+                           : "calibrate this model");
   }
 
   void observe_data() {
@@ -229,8 +261,8 @@ class Quantizer {
     options.threads = job_.threads;
     options.progress = job_.progress;
     knowledge_.statistics =
-        calibrate(float_graph_, assignment_.observed(), *samples_.calibration, options);
-    knowledge_.statistics.model_fingerprint = source_;
+        calibrate(graph_, assignment_.observed(), *samples_.calibration, options);
+    knowledge_.statistics.model_fingerprint = source_ + equalization_;
     knowledge_.statistics.data_fingerprint = samples_.data_fingerprint;
   }
 
@@ -249,8 +281,8 @@ class Quantizer {
           return layer.weight_scheme && layer.weight_scheme->bits <= kSearchedBits;
         });
     if (recipe_.bias_correction == BiasCorrection::automatic) {
-      recipe_.bias_correction =
-          few_bits && samples_.calibration ? BiasCorrection::fast : BiasCorrection::none;
+      recipe_.bias_correction = samples_.calibration ? BiasCorrection::fast : BiasCorrection::none;
+      if (!samples_.calibration) report_.notes.push_back("biases were not corrected: without data");
     }
     const bool correct = recipe_.bias_correction != BiasCorrection::none;
     if (correct && !samples_.calibration) {
@@ -262,17 +294,17 @@ class Quantizer {
     stage("means", [&] {
       const auto some = first_samples(samples_.calibration, kMeanSamples);
       const MomentOptions run{job_.threads, job_.progress};
-      Graph copy = float_graph_;
-      knowledge_.moments = layer_moments(float_graph_, assign(copy, options_), *some, run);
+      Graph copy = graph_;
+      knowledge_.moments = layer_moments(graph_, assign(copy, options_), *some, run);
       if (recipe_.bias_correction == BiasCorrection::empirical) {
-        shifts_ = measure_shifts(float_graph_, options_, recipe_, knowledge_, *some, run);
+        shifts_ = measure_shifts(graph_, options_, recipe_, knowledge_, *some, run);
       }
     });
   }
 
   void quantize_model() {
     stage("quantize", [&] {
-      candidate_ = make_candidate(float_graph_, options_, recipe_, knowledge_, shifts_);
+      candidate_ = make_candidate(graph_, options_, recipe_, knowledge_, shifts_);
       for (const auto* notes : {&candidate_.assignment.notes, &candidate_.plan.notes}) {
         report_.notes.insert(report_.notes.end(), notes->begin(), notes->end());
       }
@@ -305,7 +337,7 @@ class Quantizer {
       options.also.push_back(layer.input);
       options.also.push_back(layer.output);
     }
-    return compare(float_graph_, candidate_.graph, *some, options).layers;
+    return compare(graph_, candidate_.graph, *some, options).layers;
   }
 
   void count_macs() {
@@ -371,7 +403,7 @@ class Quantizer {
       std::vector<std::string> names;
       for (size_t i = 0; i < count; ++i) names.push_back(as_pattern(harmful[i]));
       options.keep_float.insert(options.keep_float.end(), names.begin(), names.end());
-      Candidate tried = make_candidate(float_graph_, options, recipe_, knowledge_, shifts_);
+      Candidate tried = make_candidate(graph_, options, recipe_, knowledge_, shifts_);
       const Verification v = verifier_->measure(Session(std::move(tried.graph)));
       if (!gate_failure(recipe_, v).empty()) continue;
       refusal.keep_float = std::move(names);
@@ -503,7 +535,9 @@ class Quantizer {
   QuantizeOptions options_;
   QuantizeReport report_;
   Graph float_graph_;
-  std::string source_;  // fingerprint of the float file
+  Graph graph_;               // what is quantized
+  std::string source_;        // fingerprint of the float file
+  std::string equalization_;  // fingerprint of what equalize_model() did
   Assignment assignment_;
   SampleSets samples_;
   std::unique_ptr<Verifier> verifier_;

@@ -36,6 +36,7 @@ struct Recipe {
   std::optional<double> max_drop;    // points of the metric
   std::optional<double> min_cosine;  // of the outputs
   BiasCorrection bias_correction = BiasCorrection::automatic;
+  bool equalize = false;  // mode static: balance channels between layers, see ptq/equalize
   OutputFormat format = OutputFormat::qdq;
   int opset = 0;              // 0: the lowest that expresses the result
   bool integer_only = false;  // refuse if any node would stay float

@@ -145,6 +145,9 @@ constexpr RecipeField kFields[] = {
        r.quantize.scale_type = parse_enum(scale_type_from_string, t, kScaleTypes);
      },
      [](const Recipe& r) -> Texts { return {to_string(r.quantize.scale_type)}; }},
+    {{"equalize", "BOOL", "balance channels between layers (mode static)", false},
+     [](Recipe& r, const std::string& t) { r.equalize = parse_bool(t); },
+     [](const Recipe& r) -> Texts { return {r.equalize ? "true" : "false"}; }},
     {{"bias_correction", kCorrections, "shift biases so that means stay", false},
      [](Recipe& r, const std::string& t) {
        r.bias_correction = parse_enum(bias_correction_from_string, t, kCorrections);

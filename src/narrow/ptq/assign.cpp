@@ -275,6 +275,13 @@ std::vector<std::string> quantized_layers(const Graph& graph) {
   return names;
 }
 
+void separate_constants(Graph& graph, const QuantizeOptions& options) {
+  for (const auto& [id, layer] : select_nodes(graph, options).layers) {
+    own_constant(graph, layer.weights, {id, 1});
+    if (layer.bias != kNoId) own_constant(graph, layer.bias, bias_slot(graph, layer));
+  }
+}
+
 Assignment assign(Graph& graph, const QuantizeOptions& options) {
   return Assigner(graph, options).run();
 }

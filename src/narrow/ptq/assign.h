@@ -66,6 +66,10 @@ struct Assignment {
 /// already (all named), when nothing can be quantized, ...
 Assignment assign(Graph& graph, const QuantizeOptions& options);
 
+/// Gives the layers that assign() would quantize weights and biases of their own, and changes
+/// nothing else: for transforms that come between (equalize/).
+void separate_constants(Graph& graph, const QuantizeOptions& options);
+
 /// Names of layers (Conv, Gemm, ...) that the graph holds in quantized form already.
 std::vector<std::string> quantized_layers(const Graph& graph);
 

@@ -48,7 +48,7 @@ struct LayerRule {
   std::optional<Symmetry> weight_symmetry;
 };
 
-/// automatic: fast for weights of at most 4 bits where data are given, else none.
+/// automatic: fast where data are given, else none.
 enum class BiasCorrection : uint8_t { automatic, none, fast, empirical };
 const char* to_string(BiasCorrection kind);
 std::optional<BiasCorrection> bias_correction_from_string(std::string_view name);

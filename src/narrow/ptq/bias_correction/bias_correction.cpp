@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "narrow/core/error.h"
+#include "narrow/ptq/weight_position.h"
 #include "narrow/quant/quantize.h"
 
 namespace narrow {
@@ -20,37 +21,6 @@ const Tensor& constant_of(const Graph& graph, const std::string& name) {
   }
   return *tensor;
 }
-
-/// Where an element of the weights stands: output channel, and input channel of the layer.
-class Position {
- public:
-  Position(const AssignedLayer& layer, int64_t elements, int64_t inputs)
-      : by_row_(layer.channel_axis != 0),
-        channels_(layer.channels),
-        row_(elements / std::max<int64_t>(1, layer.channels)),
-        inputs_(inputs),
-        groups_(layer.groups) {}
-
-  /// Whether the input channels divide the rows.
-  bool fits() const {
-    return inputs_ > 0 && inputs_ % groups_ == 0 && channels_ % groups_ == 0 &&
-           row_ % (inputs_ / groups_) == 0;
-  }
-  int64_t channel(int64_t element) const { return by_row_ ? element % channels_ : element / row_; }
-  int64_t input(int64_t element) const {
-    const int64_t in_row = by_row_ ? element / channels_ : element % row_;
-    const int64_t per_group = inputs_ / groups_;
-    const int64_t group = channel(element) / (channels_ / groups_);
-    return group * per_group + in_row / (row_ / per_group);
-  }
-
- private:
-  bool by_row_;
-  int64_t channels_;
-  int64_t row_;
-  int64_t inputs_;
-  int64_t groups_;
-};
 
 /// The node's bias input as a new initializer of zeros; an empty name where it cannot have one.
 std::string add_zero_bias(Graph& graph, const AssignedLayer& layer) {
@@ -69,10 +39,10 @@ std::string add_zero_bias(Graph& graph, const AssignedLayer& layer) {
 }  // namespace
 
 std::vector<double> rounding_shift(const Graph& graph, const AssignedLayer& layer,
-                                   const QuantizedTensor& weights, const InputMoments& moments) {
+                                   const QuantizedTensor& weights, const ChannelMoments& moments) {
   const Tensor& w = constant_of(graph, layer.weights);
   std::vector<double> shift(static_cast<size_t>(layer.channels), 0.0);
-  const Position position(layer, w.elements(), static_cast<int64_t>(moments.mean.size()));
+  const WeightPosition position(layer, w.elements(), static_cast<int64_t>(moments.mean.size()));
   if (!position.fits()) return shift;
   const auto exact = w.data<float>();
   const std::vector<float> rounded = dequantize(weights.codes, weights.params).to_floats();

@@ -18,7 +18,7 @@ namespace narrow {
 /// The shift of one layer by output channel; all zeros if the weights are exact, or if the moments
 /// do not fit the layer. Sums in double.
 std::vector<double> rounding_shift(const Graph& graph, const AssignedLayer& layer,
-                                   const QuantizedTensor& weights, const InputMoments& moments);
+                                   const QuantizedTensor& weights, const ChannelMoments& moments);
 
 /// Adds the shift to the layer's bias, which is created where there is none (the assignment then
 /// names it). `graph` is the float graph that the assignment was made for. Throws numeric_failure
