@@ -86,6 +86,7 @@ std::string apply(const DecoderStep& s, std::string text, bool first) {
       return replaced(text, s.pattern, s.content);
     case Kind::strip:
       return stripped(s, text);
+    case Kind::sentencepiece:
     case Kind::fuse:
       break;
   }
@@ -123,11 +124,25 @@ void Decoder::push(State& state, std::string_view piece, std::string& out) const
   for (size_t i = 0; i < steps_.size(); ++i) {
     if (i > fused_ && steps_[i].kind == Kind::strip) {
       strip_stream(state, i, text);
+    } else if (steps_[i].kind == Kind::sentencepiece) {
+      strip_spaces(state, i, text);
     } else {
       text = apply(steps_[i], std::move(text), first);
     }
   }
   out += text;
+}
+
+/// Takes one U+2581 of each piece as long as there is no text yet.
+void Decoder::strip_spaces(State& state, size_t step, std::string& text) const {
+  const DecoderStep& s = steps_[step];
+  int& taken = state.stripped[step];
+  if (taken < s.start && text.starts_with(kSpaceSymbol)) {
+    text.erase(0, kSpaceSymbol.size());
+    ++taken;
+  }
+  if (!text.empty()) taken = s.start;
+  text = replaced(text, kSpaceSymbol, " ");
 }
 
 /// Strips at the start of the whole text, and holds back what could be stripped at its end.

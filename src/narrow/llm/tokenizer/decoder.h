@@ -18,7 +18,7 @@ class Decoder {
 
   struct State {
     size_t pieces = 0;
-    std::vector<int> stripped;      // by step: characters that a strip has taken at the start
+    std::vector<int> stripped;      // by step: what has been taken at the start
     std::vector<std::string> held;  // by step: what a strip takes if nothing follows
   };
 
@@ -26,6 +26,7 @@ class Decoder {
   void push(State& state, std::string_view piece, std::string& out) const;
 
  private:
+  void strip_spaces(State& state, size_t step, std::string& text) const;
   void strip_stream(State& state, size_t step, std::string& text) const;
 
   std::vector<DecoderStep> steps_;

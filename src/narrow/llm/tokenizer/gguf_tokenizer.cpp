@@ -99,13 +99,9 @@ void put_around(TokenizerData& data, bool bos, bool eos) {
 }
 
 std::vector<DecoderStep> sentencepiece_decoder(bool space_prefix) {
-  std::vector<DecoderStep> steps{{DecoderStep::Kind::replace, std::string(kSpaceSymbol), " "},
-                                 {DecoderStep::Kind::byte_fallback},
-                                 {DecoderStep::Kind::fuse}};
-  DecoderStep strip{DecoderStep::Kind::strip, "", " "};
-  strip.start = 1;
-  if (space_prefix) steps.push_back(strip);
-  return steps;
+  DecoderStep spaces{DecoderStep::Kind::sentencepiece};
+  spaces.start = space_prefix ? 1 : 0;
+  return {spaces, {DecoderStep::Kind::byte_fallback}};
 }
 
 /// SentencePiece BPE: each stretch of text between tokens gets a space before it.

@@ -228,13 +228,10 @@ TokenizerData tokenizer_data_from_sentencepiece(std::string_view bytes) {
   data.byte_fallback = options.byte_fallback;
   data.unk_surface = options.unk_surface;
   data.normalizer = {normalizer};
-  DecoderStep spaces{DecoderStep::Kind::replace, std::string(kSpaceSymbol), " "};
-  DecoderStep strip{DecoderStep::Kind::strip, "", " "};
-  strip.start = normalizer.remove_extra_whitespaces ? 1 << 16 : 1;
-  data.decoder = {spaces, {DecoderStep::Kind::byte_fallback}, {DecoderStep::Kind::fuse}};
-  if (normalizer.add_dummy_prefix || normalizer.remove_extra_whitespaces) {
-    data.decoder.push_back(strip);
-  }
+  DecoderStep spaces{DecoderStep::Kind::sentencepiece};
+  if (normalizer.add_dummy_prefix) spaces.start = 1;
+  if (normalizer.remove_extra_whitespaces) spaces.start = INT32_MAX;
+  data.decoder = {spaces, {DecoderStep::Kind::byte_fallback}};
   set_specials(data, options);
   return data;
 }

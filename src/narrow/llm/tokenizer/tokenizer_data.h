@@ -101,6 +101,7 @@ struct DecoderStep {
   enum class Kind : uint8_t {
     byte_level,
     metaspace,
+    sentencepiece,  // U+2581 is a space, at the start of the text nothing
     wordpiece,
     fuse,
     byte_fallback,
@@ -112,7 +113,7 @@ struct DecoderStep {
   std::string content;      // replace; strip: one character
   bool drop_first = false;  // metaspace: the replacement at the start is no space
   bool cleanup = false;     // wordpiece
-  int start = 0;            // strip: at most so many at the start
+  int start = 0;            // strip, sentencepiece: at most so many at the start
   int stop = 0;             // strip: at most so many at the end
 };
 

@@ -171,7 +171,7 @@ bool is_word_char(int32_t code) {
 bool is_control(int32_t code) {
   if (code == '\t' || code == '\n' || code == '\r') return false;
   const int c = category(code);
-  return c == UTF8PROC_CATEGORY_CN || c >= UTF8PROC_CATEGORY_CC;
+  return c >= UTF8PROC_CATEGORY_CC && c <= UTF8PROC_CATEGORY_CO;
 }
 
 bool is_cjk(int32_t code) {

@@ -62,7 +62,7 @@ bool is_punctuation(int32_t code);  // P, and all of ASCII that is printed but n
 bool is_word_char(int32_t code);    // \w: letters, marks, digits, connectors
 bool is_mark(int32_t code);         // M
 bool is_nonspacing_mark(int32_t code);  // Mn
-bool is_control(int32_t code);          // C without tab and line ends
+bool is_control(int32_t code);          // Cc (without tab and line ends), Cf, Cs, Co
 bool is_cjk(int32_t code);              // the ideographs that BERT isolates
 /// All of the lower-case mapping, also U+0130 that becomes two characters.
 void append_lower(std::string& text, int32_t code);
