@@ -102,6 +102,8 @@ def make_texts():
         chosen = rng.sample(pools, rng.randint(2, len(pools)))
         texts.append("".join(rng.choice(chosen)() for _ in range(size)))
     words = " ".join(TRAINING).split(" ")
+    # Sums of scores in float tie here.
+    texts += ["        total += values[i] * 2.50; e", "wH          total += values[i] *v"]
     for size in (5, 30, 80):
         texts.append(" ".join(rng.choice(words) for _ in range(size)))
     texts.append("\n".join(TRAINING))
@@ -279,7 +281,8 @@ def sentencepiece_models(texts):
         "spm_unigram": dict(model_type="unigram", vocab_size=300, character_coverage=0.985,
                             user_defined_symbols=["<user>", "ab"], normalization_rule_tsv=rules.name),
         "spm_unigram_bytes": dict(model_type="unigram", vocab_size=500, character_coverage=0.98, byte_fallback=True,
-                                  normalization_rule_name="identity", add_dummy_prefix=False),
+                                  normalization_rule_name="identity", add_dummy_prefix=False, split_by_whitespace=False,
+                                  remove_extra_whitespaces=False, allow_whitespace_only_pieces=True),
     }
     for name, options in kinds.items():
         spm.SentencePieceTrainer.train(model_prefix=name, **common, **options)

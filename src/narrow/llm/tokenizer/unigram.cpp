@@ -84,11 +84,10 @@ class Unigram final : public WordModel {
     const size_t length = decode_utf8(word.substr(at)).length;
     const Sum so_far = best[at].score;
     bool has_single = false;
-    // Compared before it is rounded to Sum, as SentencePiece does.
-    const auto offer = [&](size_t end, double score, int32_t id) {
+    const auto offer = [&](size_t end, Sum score, int32_t id) {
       Node<Sum>& n = best[end];
-      if (n.start == UINT32_MAX || score > static_cast<double>(n.score)) {
-        n = {static_cast<Sum>(score), id, static_cast<uint32_t>(at)};
+      if (n.start == UINT32_MAX || score > n.score) {
+        n = {score, id, static_cast<uint32_t>(at)};
       }
     };
     int32_t node = Trie::kRoot;
@@ -102,10 +101,10 @@ class Unigram final : public WordModel {
       if (kSentencePiece && type_of(data_, static_cast<size_t>(id)) == PieceType::user_defined) {
         score = static_cast<double>(static_cast<float>(bytes) * highest_) - 0.1;
       }
-      offer(i + 1, score + static_cast<double>(so_far), id);
+      offer(i + 1, static_cast<Sum>(score) + so_far, id);
       has_single = has_single || bytes == length;
     }
-    if (!has_single) offer(at + length, static_cast<double>(unknown_score_ + so_far), unk_);
+    if (!has_single) offer(at + length, unknown_score_ + so_far, unk_);
     return length;
   }
 
