@@ -5,7 +5,7 @@
     python3 -m venv v && v/bin/pip install tokenizers sentencepiece
     v/bin/python tests/goldens/make_tokenizers.py [folder of real tokenizers]
 
-Writes tests/goldens/tokenizers: the tokenizers, texts.json, and for each tokenizer NAME.ids.json with
+Writes the corpus of tests/fuzz/tokenizer_fuzz.cpp and tests/goldens/tokenizers: the tokenizers, texts.json, and for each tokenizer NAME.ids.json with
 a list of [ids or their hash, decoded text or null] by text. With the folder (NARROW_ASSETS): assets.json with
 hashes of the ids of its real tokenizers over its real texts.
 """
@@ -304,6 +304,43 @@ def real_tokenizers(folder):
     (OUT / "assets.json").write_text(json.dumps(out, indent=1) + "\n")
 
 
+def fuzz_corpus():
+    """Small tokenizers with a text behind them, as tests/fuzz/tokenizer_fuzz.cpp reads them."""
+    out = OUT.parent.parent / "fuzz/corpus/tokenizer_fuzz"
+    letters = {c: i for i, c in enumerate("abcdefgh <>/s\u0120")}
+    bpe = {"type": "BPE", "vocab": letters | {"ab": 14, "abc": 15}, "merges": [["a", "b"], "ab c"]}
+    added = [{"id": 16, "content": "<s>", "special": True}, {"id": 17, "content": "hh", "lstrip": True, "rstrip": True}]
+    files = {
+        "bytes": {"model": bpe | {"ignore_merges": True}, "added_tokens": added, "decoder": {"type": "ByteLevel"},
+                  "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+                      {"type": "Split", "pattern": {"Regex": LLAMA3}, "behavior": "Isolated"},
+                      {"type": "ByteLevel", "add_prefix_space": True}]},
+                  "post_processor": {"type": "BertProcessing", "cls": ["<s>", 16], "sep": ["<s>", 16]}},
+        "characters": {"model": bpe | {"unk_token": "h", "fuse_unk": True, "byte_fallback": True}, "added_tokens": [],
+                       "normalizer": {"type": "Sequence", "normalizers": [
+                           {"type": "Prepend", "prepend": "a"}, {"type": "NFKC"}, {"type": "StripAccents"},
+                           {"type": "Replace", "pattern": {"Regex": "c+"}, "content": "c"}, {"type": "Strip"}]},
+                       "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+                           {"type": "Punctuation", "behavior": "MergedWithNext"}, {"type": "Digits"},
+                           {"type": "Metaspace", "replacement": "a", "prepend_scheme": "first", "split": True}]},
+                       "decoder": {"type": "Sequence", "decoders": [
+                           {"type": "Replace", "pattern": {"String": "a"}, "content": " "}, {"type": "ByteFallback"},
+                           {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 1}]}},
+        "unigram": {"model": {"type": "Unigram", "unk_id": 0, "vocab": [["<u>", 0], ["a", -1.5], ["ab", -2], ["b", -3]]},
+                    "pre_tokenizer": {"type": "Whitespace"}, "decoder": {"type": "Metaspace"},
+                    "post_processor": {"type": "TemplateProcessing", "single": [
+                        {"Sequence": {"id": "A"}}, {"SpecialToken": {"id": "e"}}],
+                        "special_tokens": {"e": {"id": "e", "ids": [1]}}}},
+        "wordpiece": {"model": {"type": "WordPiece", "unk_token": "u", "vocab": {"u": 0, "a": 1, "##b": 2}},
+                      "normalizer": {"type": "BertNormalizer"}, "pre_tokenizer": {"type": "BertPreTokenizer"},
+                      "decoder": {"type": "WordPiece"}},
+    }
+    text = "ab abc 12 \u00e9!\n <s>hh h\u65e5".encode() + b"\xff\xe2"
+    for name, file in files.items():
+        (out / name).write_bytes(json.dumps(file).encode() + b"\0" + text)
+    (out / "sentencepiece").write_bytes(b"\0" + (OUT / "spm_bpe_plain.model").read_bytes())
+
+
 def main():
     texts = make_texts()
     (OUT / "texts.json").write_text(json.dumps(texts, ensure_ascii=True, indent=0) + "\n")
@@ -311,6 +348,7 @@ def main():
     characters(texts)
     word_models(texts)
     sentencepiece_models(texts)
+    fuzz_corpus()
     if len(sys.argv) > 1:
         real_tokenizers(pathlib.Path(sys.argv[1]))
 
