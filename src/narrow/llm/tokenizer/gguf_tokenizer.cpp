@@ -158,11 +158,6 @@ void read_gpt2(const TokenizerMetadata& m, TokenizerData& data) {
     }
   }
   data.ignore_merges = row.ignore_merges;
-  if (m.add_space_prefix.value_or(false)) {
-    NormalizerStep s{NormalizerStep::Kind::prepend};
-    s.content = " ";
-    data.normalizer = {s};
-  }
   for (const std::string_view expression : row.expressions) {
     PreTokenizerStep s{PreTokenizerStep::Kind::split};
     s.pattern = expression;

@@ -169,6 +169,10 @@ void Tokenizer::Impl::encode_valid(std::string_view text, bool at_start, bool pa
   if (!normalizer.is_identity()) {
     clean = normalizer.run(text);
     text = clean;
+    if (text.size() >= 4 * kMaxText - 1) {
+      throw Error(ErrorCode::resource_exhausted, "a normalized text of 2 GiB or more",
+                  "encode it in parts");
+    }
   }
   const auto encode_section = [&](std::string_view section, bool first) {
     Words words{std::string(section), {{0, static_cast<uint32_t>(section.size())}}, first};
