@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "narrow/llm/tokenizer/gguf_tokenizer.h"
+
+#include <gtest/gtest.h>
+
+#include <cctype>
+#include <cmath>
+#include <cstring>
+#include <sstream>
+
+#include "llm/tokenizer/golden.h"
+#include "narrow/core/error.h"
+#include "narrow/llm/tokenizer/tokenizer.h"
+#include "narrow/llm/tokenizer/unicode.h"
+
+namespace narrow::llm {
+namespace {
+
+/// Just enough of GGUF to read the vocabularies of the tests, which are trusted.
+class VocabularyFile {
+ public:
+  explicit VocabularyFile(const std::filesystem::path& path) : bytes_(read_text(path)) {
+    at_ = 16;
+    const auto keys = take<uint64_t>();
+    for (uint64_t i = 0; i < keys; ++i) {
+      const std::string key = text();
+      read(key, take<uint32_t>());
+    }
+  }
+  TokenizerMetadata metadata;
+
+ private:
+  template <class T>
+  T take() {
+    T value;
+    std::memcpy(&value, bytes_.data() + at_, sizeof(T));
+    at_ += sizeof(T);
+    return value;
+  }
+  std::string text() {
+    const auto size = static_cast<size_t>(take<uint64_t>());
+    at_ += size;
+    return bytes_.substr(at_ - size, size);
+  }
+  int64_t number(uint32_t type) {
+    static constexpr size_t kSizes[] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
+    int64_t value = 0;
+    std::memcpy(&value, bytes_.data() + at_, kSizes[type]);
+    at_ += kSizes[type];
+    return value;
+  }
+  void read(const std::string& key, uint32_t type) {
+    const std::string name = key.starts_with("tokenizer.ggml.") ? key.substr(15) : key;
+    if (type == 8) {
+      const std::string value = text();
+      if (name == "model") metadata.model = value;
+      if (name == "pre") metadata.pre = value;
+      if (name == "tokenizer.chat_template") metadata.chat_template = value;
+    } else if (type == 9) {
+      read_list(name);
+    } else {
+      const int64_t value = number(type);
+      if (name == "bos_token_id") metadata.bos_token_id = value;
+      if (name == "eos_token_id") metadata.eos_token_id = value;
+      if (name == "unknown_token_id") metadata.unknown_token_id = value;
+      if (name == "seperator_token_id") metadata.separator_token_id = value;
+      if (name == "padding_token_id") metadata.padding_token_id = value;
+      if (name == "cls_token_id") metadata.cls_token_id = value;
+      if (name == "mask_token_id") metadata.mask_token_id = value;
+      if (name == "add_bos_token") metadata.add_bos_token = value != 0;
+      if (name == "add_eos_token") metadata.add_eos_token = value != 0;
+    }
+  }
+  void read_list(const std::string& name) {
+    const auto type = take<uint32_t>();
+    const auto count = take<uint64_t>();
+    for (uint64_t i = 0; i < count; ++i) {
+      if (type == 8) {
+        const std::string value = text();
+        if (name == "tokens") metadata.tokens.push_back(value);
+        if (name == "merges") metadata.merges.push_back(value);
+      } else if (name == "scores") {
+        metadata.scores.push_back(take<float>());
+      } else {
+        metadata.token_type.push_back(static_cast<int32_t>(number(type)));
+      }
+    }
+  }
+  std::string bytes_;
+  size_t at_ = 0;
+};
+
+/// The texts of an .inp file: lines of separators stand between them.
+std::vector<std::string> input_texts(const std::filesystem::path& path) {
+  const std::string all = read_text(path);
+  const std::string separator = "\n__ggml_vocab_test__\n";
+  std::vector<std::string> texts;
+  for (size_t at = 0, end; at < all.size(); at = end + separator.size()) {
+    end = std::min(all.find(separator, at), all.size());
+    texts.push_back(all.substr(at, end - at));
+    if (end == all.size()) break;
+  }
+  return texts;
+}
+
+class Vocabulary : public testing::TestWithParam<const char*> {};
+
+TEST_P(Vocabulary, EqualsTheReferenceOfItsFile) {
+  if (assets().empty()) GTEST_SKIP() << "NARROW_ASSETS is absent";
+  const std::string base = (assets() / "gguf-vocab" / GetParam()).string();
+  const Tokenizer tokenizer(tokenizer_data_from_gguf(VocabularyFile(base).metadata));
+  const auto texts = input_texts(base + ".inp");
+  std::istringstream wanted(read_text(base + ".out"));
+  ASSERT_GT(texts.size(), 40u);
+  for (const std::string& text : texts) {
+    std::string line;
+    ASSERT_TRUE(std::getline(wanted, line));
+    std::string got;
+    for (const int32_t id : tokenizer.encode(text, {.add_special = false})) {
+      got += " " + std::to_string(id);
+    }
+    EXPECT_EQ(got, line) << "'" << text << "'";
+    if (tokenizer.data().model != TokenizerModel::wordpiece) {
+      EXPECT_EQ(tokenizer.decode(tokenizer.encode(text)), text);
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Gguf, Vocabulary,
+                         testing::Values("ggml-vocab-llama-spm.gguf", "ggml-vocab-gpt-2.gguf",
+                                         "ggml-vocab-bert-bge.gguf", "ggml-vocab-phi-3.gguf",
+                                         "ggml-vocab-starcoder.gguf"),
+                         [](const auto& name) {
+                           std::string text = name.param;
+                           for (char& c : text) c = std::isalnum(c) != 0 ? c : '_';
+                           return text;
+                         });
+
+TEST(GgufTokenizer, GptNeoxWithoutAPreTokenizerKeepsItsText) {
+  if (assets().empty()) GTEST_SKIP() << "NARROW_ASSETS is absent";
+  const auto file = assets() / "gguf-vocab/ggml-vocab-gpt-neox.gguf";
+  const Tokenizer tokenizer(tokenizer_data_from_gguf(VocabularyFile(file).metadata));
+  const std::string text = "Hello  world, 1234 tokens\n\tof 我想 \xF0\x9F\x98\x81!";
+  EXPECT_EQ(tokenizer.decode(tokenizer.encode(text)), text);
+}
+
+TokenizerMetadata small_llama() {
+  TokenizerMetadata m;
+  m.model = "llama";
+  const auto add = [&m](const std::string& piece, float score, int32_t type) {
+    m.tokens.push_back(piece);
+    m.scores.push_back(score);
+    m.token_type.push_back(type);
+  };
+  add("<unk>", 0, 2);
+  add("<s>", 0, 3);
+  add("</s>", 0, 3);
+  for (int b = 0; b < 256; ++b) add(piece_of_byte(static_cast<uint8_t>(b)), 0, 6);
+  add("\xE2\x96\x81", -5, 1);
+  add("a", -6, 1);
+  add("b", -7, 1);
+  add("ab", -1, 1);
+  add("\xE2\x96\x81"
+      "a",
+      -2, 1);
+  add("<|im_end|>", 0, 3);
+  add("<tool>", 0, 4);
+  m.bos_token_id = 1;
+  m.eos_token_id = 2;
+  m.unknown_token_id = 0;
+  return m;
+}
+
+TEST(GgufTokenizer, HigherScoresMergeFirstAndBytesFillIn) {
+  const Tokenizer t(tokenizer_data_from_gguf(small_llama()));
+  // ab (-1) wins over _a (-2); the dummy space stays alone.
+  EXPECT_EQ(t.encode("ab a"), (std::vector<int32_t>{1, 259, 262, 263}));
+  EXPECT_EQ(t.encode("\xC3\xA9", {.add_special = false}),
+            (std::vector<int32_t>{259, 3 + 0xC3, 3 + 0xA9}));
+  EXPECT_EQ(t.decode(t.encode("ab a")), "ab a");
+  EXPECT_EQ(t.decode(t.encode(" ab")), " ab");
+}
+
+TEST(GgufTokenizer, SpecialTokensAreParsedOnlyOnRequest) {
+  const Tokenizer t(tokenizer_data_from_gguf(small_llama()));
+  const EncodeOptions parse{.add_special = false, .parse_special = true};
+  EXPECT_EQ(t.encode("a</s>b", parse), (std::vector<int32_t>{263, 2, 259, 261}));
+  const auto plain = t.encode("</s>", {.add_special = false});
+  EXPECT_EQ(std::count(plain.begin(), plain.end(), 2), 0);
+  EXPECT_EQ(t.decode(plain), "</s>");
+  // User-defined tokens are no secret of the model: they are always found.
+  EXPECT_EQ(t.encode("<tool>", {.add_special = false}), (std::vector<int32_t>{265}));
+  EXPECT_TRUE(t.is_end(2));
+  EXPECT_TRUE(t.is_end(264));
+  EXPECT_FALSE(t.is_end(265));
+  EXPECT_TRUE(t.is_special(1));
+  EXPECT_EQ(t.find("</s>"), 2);
+  EXPECT_EQ(t.find("none"), -1);
+  EXPECT_EQ(t.piece(262), "ab");
+}
+
+TEST(GgufTokenizer, OptionsOfTheFileCount) {
+  TokenizerMetadata m = small_llama();
+  m.add_bos_token = false;
+  m.add_eos_token = true;
+  m.add_space_prefix = false;
+  m.chat_template = "{{ messages }}";
+  const Tokenizer t(tokenizer_data_from_gguf(m));
+  EXPECT_EQ(t.encode("ab"), (std::vector<int32_t>{262, 2}));
+  EXPECT_EQ(t.decode(t.encode(" a")), " a");
+  EXPECT_EQ(t.chat_template(), "{{ messages }}");
+}
+
+template <class Change>
+std::string refusal(ErrorCode code, Change change) {
+  TokenizerMetadata m = small_llama();
+  change(m);
+  try {
+    const Tokenizer t(tokenizer_data_from_gguf(m));
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), code) << e.what();
+    return e.message() + " " + e.hint();
+  }
+  ADD_FAILURE() << "was accepted";
+  return {};
+}
+
+bool contains(const std::string& text, std::string_view part) {
+  return text.find(part) != std::string::npos;
+}
+
+TEST(GgufTokenizer, RefusesWhatDoesNotFitTogether) {
+  constexpr auto kCorrupt = ErrorCode::corrupt_data;
+  using M = TokenizerMetadata;
+  EXPECT_TRUE(contains(refusal(kCorrupt, [](M& m) { m.scores.pop_back(); }), "265 scores for 266"));
+  EXPECT_TRUE(contains(refusal(kCorrupt, [](M& m) { m.token_type.pop_back(); }), "265 types"));
+  EXPECT_TRUE(contains(refusal(kCorrupt, [](M& m) { m.scores[7] = NAN; }), "piece 7"));
+  EXPECT_TRUE(contains(refusal(kCorrupt, [](M& m) { m.token_type[8] = 7; }), "token 8: type 7"));
+  EXPECT_TRUE(contains(refusal(kCorrupt, [](M& m) { m.tokens[261] = "a"; }), "piece 261 ('a')"));
+  EXPECT_TRUE(contains(refusal(kCorrupt, [](M& m) { m.tokens[9] = "x"; }), "<0x06>"));
+  EXPECT_TRUE(contains(refusal(kCorrupt, [](M& m) { m.bos_token_id = 266; }), "bos_token_id: 266"));
+  EXPECT_TRUE(contains(refusal(kCorrupt, [](M& m) { m.eos_token_id = -2; }), "eos_token_id: -2"));
+  EXPECT_TRUE(contains(refusal(kCorrupt, [](M& m) { m.tokens.clear(); }), "no tokens"));
+  EXPECT_TRUE(contains(refusal(kCorrupt, [](M& m) { m.scores.clear(); }), "scores: absent"));
+  EXPECT_TRUE(
+      contains(refusal(ErrorCode::unsupported, [](M& m) { m.model = "rwkv"; }), "llama, gpt2"));
+}
+
+TokenizerMetadata small_gpt2() {
+  TokenizerMetadata m;
+  m.model = "gpt2";
+  m.pre = "gpt-2";
+  for (const int32_t c : byte_characters()) {
+    m.tokens.emplace_back();
+    append_utf8(m.tokens.back(), c);
+  }
+  m.tokens.push_back("th");
+  m.tokens.push_back("the");
+  m.merges = {"t h", "th e"};
+  return m;
+}
+
+TEST(GgufTokenizer, ByteLevelMergesByRank) {
+  const Tokenizer t(tokenizer_data_from_gguf(small_gpt2()));
+  EXPECT_EQ(t.encode("the th"), (std::vector<int32_t>{257, ' ', 256}));
+}
+
+TEST(GgufTokenizer, RefusesUnknownPreTokenizersAndMerges) {
+  const auto refuse = [](auto change) {
+    TokenizerMetadata m = small_gpt2();
+    change(m);
+    try {
+      const Tokenizer t(tokenizer_data_from_gguf(m));
+    } catch (const Error& e) {
+      return std::string(to_string(e.code())) + " " + e.message() + " " + e.hint();
+    }
+    return std::string("accepted");
+  };
+  const std::string unknown = refuse([](TokenizerMetadata& m) { m.pre = "nobody"; });
+  EXPECT_TRUE(contains(unknown, "unsupported")) << unknown;
+  EXPECT_TRUE(contains(unknown, "'nobody'")) << unknown;
+  EXPECT_TRUE(contains(unknown, "llama-bpe")) << unknown;
+  const std::string merge = refuse([](TokenizerMetadata& m) { m.merges[1] = "th q2"; });
+  EXPECT_TRUE(contains(merge, "merge 1 ('th' 'q2'): 'q2' is no piece")) << merge;
+  const std::string pair = refuse([](TokenizerMetadata& m) { m.merges[0] = "th"; });
+  EXPECT_TRUE(contains(pair, "merge 0 is no pair")) << pair;
+}
+
+TEST(GgufTokenizer, EveryRowOfTheTableCompilesAndKeepsBytes) {
+  const std::string text =
+      "It's 12345 of THEM's, camelCase HTMLParser\r\n\n  x\t\xE6\x97\xA5\xE6\x9C\xAC \xFF!";
+  for (const PreTokenizerRow& row : pre_tokenizer_rows()) {
+    TokenizerMetadata m = small_gpt2();
+    m.pre = row.name;
+    const Tokenizer t(tokenizer_data_from_gguf(m));
+    EXPECT_EQ(t.decode(t.encode(text)), text) << row.name;
+  }
+}
+
+}  // namespace
+}  // namespace narrow::llm
