@@ -4,23 +4,22 @@
 // `block_bytes` bytes. `decode` defines the value. All numbers are little-endian, d, m, dmin are
 // binary16, and every product and sum below is one rounded float32 operation.
 //
-//   type    values  bytes  bits  record, in order                             value of code q
-//   f32          1      4  32    binary32                                     itself
-//   f16          1      2  16    binary16                                     itself
-//   bf16         1      2  16    bfloat16                                     itself
-//   q4_0        32     18   4.5  d, n[16]                                     d * (q - 8)
-//   q4_1        32     20   5    d, m, n[16]                                  d * q + m
-//   q5_0        32     22   5.5  d, h u32, n[16]                              d * (q - 16)
-//   q5_1        32     24   6    d, m, h u32, n[16]                           d * q + m
-//   q8_0        32     34   8.5  d, q i8[32]                                  q * d
-//   iq4_nl      32     18   4.5  d, n[16]                                     d * t[q]
-//   q2_k       256     84   2.625  a[16], c2[64], d, dmin                     (d * s) * q - (dmin *
-//   o) q3_k       256    110   3.4375  h[32], c2[64], s6[12], d                  (d * (s - 32)) *
-//   (q - 4) q4_k       256    144   4.5  d, dmin, so6[12], n[128]                     (d * s) * q -
-//   (dmin * o) q5_k       256    176   5.5  d, dmin, so6[12], h[32], n[128]              (d * s) *
-//   q - (dmin * o) q6_k       256    210   6.5625  n[128], c2[64], s i8[16], d               (d *
-//   s) * (q - 32) iq4_xs     256    136   4.25  d, sh u16, sl[4], n[128]                    (d * (s
-//   - 32)) * t[q]
+//   type   values bytes  bits    record, in order                   value of code q
+//   f32         1     4  32      binary32                           itself
+//   f16         1     2  16      binary16                           itself
+//   bf16        1     2  16      bfloat16                           itself
+//   q4_0       32    18  4.5     d, n[16]                           d * (q - 8)
+//   q4_1       32    20  5       d, m, n[16]                        d * q + m
+//   q5_0       32    22  5.5     d, h u32, n[16]                    d * (q - 16)
+//   q5_1       32    24  6       d, m, h u32, n[16]                 d * q + m
+//   q8_0       32    34  8.5     d, q i8[32]                        q * d
+//   iq4_nl     32    18  4.5     d, n[16]                           d * t[q]
+//   q2_k      256    84  2.625   a[16], c2[64], d, dmin             (d * s) * q - (dmin * o)
+//   q3_k      256   110  3.4375  h[32], c2[64], s6[12], d           (d * (s - 32)) * (q - 4)
+//   q4_k      256   144  4.5     d, dmin, so6[12], n[128]           (d * s) * q - (dmin * o)
+//   q5_k      256   176  5.5     d, dmin, so6[12], h[32], n[128]    (d * s) * q - (dmin * o)
+//   q6_k      256   210  6.5625  n[128], c2[64], s i8[16], d        (d * s) * (q - 32)
+//   iq4_xs    256   136  4.25    d, sh u16, sl[4], n[128]           (d * (s - 32)) * t[q]
 //
 // Nibbles of 32-value types: value i < 16 is in the low four bits of n[i], value i + 16 in the high
 // four. Bit i of h is the fifth bit of value i. iq4_xs has eight such runs of 32, one after the
@@ -34,9 +33,8 @@
 //          after; the two upper bits are bits 2j, 2j+1 of c2[32 k + i].
 //   s6     sixteen 6-bit numbers: low four bits of g < 8 in the low nibble of byte g, of g >= 8 in
 //          the high nibble of byte g - 8; upper two bits in bits 2 (g / 4) of byte 8 + g % 4.
-//   so6    eight scales s and eight offsets o of 6 bits: for g < 4, s is in the low bits of byte g,
-//   o
-//          in those of byte 4 + g; for g >= 4, the low four bits of s and o are the nibbles of byte
+//   so6    eight scales s and offsets o of 6 bits: for g < 4, s is in the low bits of byte g, o in
+//          those of byte 4 + g; for g >= 4, the low four bits of s and o are the nibbles of byte
 //          4 + g, their upper two bits the top bits of byte g - 4 and of byte g.
 //   iq4_xs low four bits of s: nibble g of sl; upper two: bits 2g of sh.
 //   t      -127 -104 -83 -65 -49 -35 -22 -10 1 13 25 38 53 69 89 113
