@@ -3,6 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <cstring>
+#include <memory>
+
 #include "narrow/core/error.h"
 
 namespace narrow {
@@ -80,6 +83,19 @@ TEST(Shape, BroadcastingFollowsNumpy) {
   EXPECT_THROW(broadcast_dims(Dims{2}, Dims{3}), Error);
   EXPECT_EQ(normalize_axis(-1, 4), 3);
   EXPECT_THROW(normalize_axis(4, 4), Error);
+}
+
+TEST(Tensor, MisalignedBytesAreCopied) {
+  const auto owner = std::make_shared<std::vector<float>>(std::vector<float>{1, 2, 3});
+  const auto* bytes = reinterpret_cast<const std::byte*>(owner->data());
+  const Tensor aligned = Tensor::view_or_copy(owner, bytes + 4, 8, DType::float32, {2});
+  EXPECT_EQ(aligned.raw(), bytes + 4);
+  EXPECT_FALSE(aligned.writable());
+  const Tensor copied = Tensor::view_or_copy(owner, bytes + 2, 8, DType::float32, {2});
+  EXPECT_NE(copied.raw(), bytes + 2);
+  EXPECT_EQ(std::memcmp(copied.raw(), bytes + 2, 8), 0);
+  EXPECT_EQ(Tensor::view_or_copy(owner, bytes + 1, 3, DType::int8, {3}).raw(), bytes + 1);
+  EXPECT_THROW(Tensor::view_or_copy(owner, bytes + 1, 7, DType::float32, {2}), Error);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstring>
 #include <new>
 #include <utility>
@@ -123,6 +124,13 @@ Tensor Tensor::view(std::shared_ptr<const void> owner, const void* data, size_t 
   t.owner_ = std::move(owner);
   t.data_ = const_cast<std::byte*>(static_cast<const std::byte*>(data));
   return t;
+}
+
+Tensor Tensor::view_or_copy(std::shared_ptr<const void> owner, const void* data, size_t bytes,
+                            DType dtype, Dims dims) {
+  Tensor t = view(std::move(owner), data, bytes, dtype, std::move(dims));
+  const auto element = static_cast<uintptr_t>(std::max(narrow::bits(dtype) / 8, 1));
+  return reinterpret_cast<uintptr_t>(data) % element == 0 ? t : t.clone();
 }
 
 std::byte* Tensor::mutable_raw() {

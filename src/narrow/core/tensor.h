@@ -31,6 +31,10 @@ class Tensor {
   /// Borrowed, read-only: `owner` keeps `data` alive. `bytes` must be exactly what the shape needs.
   static Tensor view(std::shared_ptr<const void> owner, const void* data, size_t bytes, DType dtype,
                      Dims dims);
+  /// A view where `data` is aligned for the element type, otherwise an owned copy: files need not
+  /// align what they hold.
+  static Tensor view_or_copy(std::shared_ptr<const void> owner, const void* data, size_t bytes,
+                             DType dtype, Dims dims);
   template <class T>
   static Tensor from(const std::vector<T>& values, Dims dims);
   template <class T>
