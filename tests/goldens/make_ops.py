@@ -37,7 +37,7 @@ SKIPPED = {
 MAX_CASE_BYTES = 12000  # larger node tests add weight, not coverage
 
 OPS = """
-Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh AveragePool BatchNormalization BitShift
+Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh Attention AveragePool BatchNormalization BitShift
 BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast CastLike Ceil Celu Clip Compress Concat
 ConstantOfShape Conv ConvInteger ConvTranspose Cos Cosh CumProd CumSum DepthToSpace
 DequantizeLinear Div Dropout DynamicQuantizeLinear Einsum Elu Equal Erf Exp Expand EyeLike Flatten
@@ -48,9 +48,9 @@ LpNormalization LpPool MatMul MatMulInteger Max MaxPool Mean MeanVarianceNormali
 Mul Neg NonMaxSuppression NonZero Not OneHot Or PRelu Pad Pow QLinearConv QLinearMatMul
 QuantizeLinear RMSNormalization Range Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp
 ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape Resize
-ReverseSequence RoiAlign Round ScatterElements ScatterND Selu Shape Shrink Sigmoid
+ReverseSequence RoiAlign RotaryEmbedding Round ScatterElements ScatterND Selu Shape Shrink Sigmoid
 Sign Sin Sinh Size Slice Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Swish Tan
-Tanh ThresholdedRelu Tile TopK Transpose Trilu Unique Unsqueeze Where Xor
+Tanh TensorScatter ThresholdedRelu Tile TopK Transpose Trilu Unique Unsqueeze Where Xor
 """.split()
 
 DTYPES = {
@@ -168,7 +168,7 @@ def node_cases():
             data = case_bytes(test.name, node, inputs, outputs)
         except (Unsupported, StopIteration):
             continue
-        if len(data) <= MAX_CASE_BYTES:
+        if len(data) <= (MAX_CASE_BYTES if node.op_type != "Attention" else MAX_CASE_BYTES // 2):
             yield data
 
 
@@ -212,7 +212,7 @@ class Maker:
         ]
         graph = helper.make_graph(nodes, name, infos, [onnx.ValueInfoProto(name=o) for o in outputs])
         opsets = [helper.make_opsetid("", opset)]
-        model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=10 if opset < 25 else 12)
         feed = {n: v for n, v in zip(names, inputs) if v is not None}
         try:
             results = self.onnxruntime(model, feed)
@@ -788,6 +788,86 @@ def integer_cases(m):
            m.ints(-9, 9, (5,), np.int8)])
 
 
+def language_cases(m):
+    def attention(name, q, k, v, *rest, opset=24, num_outputs=1, half=False, **attributes):
+        """rest: mask, past_key, past_value, nonpad_kv_seqlen. half: key and value are float16."""
+        if not half:
+            m.add("attention_" + name, "Attention", [q, k, v, *rest], opset=opset, num_outputs=num_outputs,
+                  **attributes)
+            return
+        inputs = [np.asarray(x) if x is not None else None for x in
+                  (q, k.astype(np.float16), v.astype(np.float16), *rest)]
+        names = [f"x{i}" if x is not None else "" for i, x in enumerate(inputs)]
+        nodes = [helper.make_node("Cast", [f"x{i}"], [f"c{i}"], to=TensorProto.FLOAT) for i in (1, 2)]
+        nodes.append(helper.make_node("Attention", ["x0", "c1", "c2", *names[3:]], ["y"], **attributes))
+        described = helper.make_node("Attention", names, ["y"], domain="narrow", **attributes)
+        m.run("attention_" + name, nodes, names, inputs, ["y"], described, opset)
+
+    lengths = lambda *n: np.array(n, np.int64)
+    # Widths on both sides of a vector, lengths on both sides of a tile of keys.
+    for half in (False, True):
+        kind = "_half" if half else ""
+        for width, value_width in ((8, 8), (20, 12), (64, 64)):
+            keys = 19 if width < 64 else 7
+            attention(f"decode_{width}{kind}", m.normal(2, 6, 1, width), m.normal(2, 2, keys, width),
+                      m.normal(2, 2, keys, value_width), None, None, None, lengths(5, keys), is_causal=1, half=half)
+        attention("long" + kind, m.normal(1, 2, 1, 4), m.normal(1, 1, 700, 4), m.normal(1, 1, 700, 4), None, None,
+                  None, lengths(650), is_causal=1, scale=0.9, half=half)
+        attention("prefill" + kind, m.normal(1, 4, 21, 8), m.normal(1, 2, 70, 8), m.normal(1, 2, 70, 8), None, None,
+                  None, lengths(66), is_causal=1, softcap=3.0, half=half)
+    attention("flat", m.normal(2, 9, 24), m.normal(2, 13, 12), m.normal(2, 13, 18), q_num_heads=4, kv_num_heads=2)
+    attention("flat_causal", m.normal(2, 9, 24), m.normal(2, 9, 24), m.normal(2, 9, 24), q_num_heads=3,
+              kv_num_heads=3, is_causal=1)
+    attention("past", m.normal(2, 4, 3, 8), m.normal(2, 2, 3, 8), m.normal(2, 2, 3, 6), None, m.normal(2, 2, 5, 8),
+              m.normal(2, 2, 5, 6), is_causal=1, num_outputs=3)
+    attention("past_flat", m.normal(2, 3, 32), m.normal(2, 3, 16), m.normal(2, 3, 12), None, m.normal(2, 2, 5, 8),
+              m.normal(2, 2, 5, 6), is_causal=1, num_outputs=3, q_num_heads=4, kv_num_heads=2)
+    for mask in ((5, 9), (1, 9), (2, 1, 1, 9), (3, 1, 9), (2, 3, 5, 6)):
+        name = "_".join(map(str, mask))
+        q, k, v = m.normal(2, 3, 5, 8), m.normal(2, 3, 9, 8), m.normal(2, 3, 9, 8)
+        attention("mask_" + name, q, k, v, m.normal(*mask))
+        attention("bool_" + name, q, k, v, m.normal(*mask) > -0.3, softcap=2.0)
+    attention("masked_rows", m.normal(1, 2, 4, 8), m.normal(1, 2, 6, 8), m.normal(1, 2, 6, 8),
+              np.array([[1, 1, 0, 0, 1, 0], [0] * 6, [0, 0, 0, 0, 0, 1], [0] * 6], bool))
+    attention("fewer_keys_than_queries", m.normal(1, 2, 6, 8), m.normal(1, 2, 8, 8), m.normal(1, 2, 8, 8), None, None,
+              None, lengths(3), is_causal=1)
+    for mode in range(4):
+        attention(f"scores_{mode}", m.normal(1, 4, 3, 8), m.normal(1, 2, 5, 8), m.normal(1, 2, 5, 8),
+                  m.normal(3, 5), num_outputs=4, qk_matmul_output_mode=mode, opset=25)
+    for left, right in ((3, -1), (0, 0), (4, 2), (-1, 1), (100, 0), (17, -1)):
+        name = f"window_{left}_{right}".replace("-1", "all")
+        attention(name, m.normal(1, 2, 37, 3), m.normal(1, 1, 83, 3), m.normal(1, 1, 83, 3), None, None, None,
+                  lengths(70), left_window_size=left, right_window_size=right, opset=25)
+        attention(name + "_causal", m.normal(1, 1, 70, 3), m.normal(1, 1, 70, 3), m.normal(1, 1, 70, 3),
+                  left_window_size=left, right_window_size=right, is_causal=1, opset=25)
+
+    for interleaved in (0, 1):
+        for part in (0, 6):
+            half = (part or 10) // 2
+            name = f"rotary_{interleaved}_{part}"
+            cache = lambda *d: (m.normal(*d, half), m.normal(*d, half))
+            attributes = dict(interleaved=interleaved, opset=23)
+            if part:
+                attributes["rotary_embedding_dim"] = part
+            ids = m.ints(0, 20, (2, 5), np.int64)
+            m.add(name, "RotaryEmbedding", [m.normal(2, 3, 5, 10), *cache(20), ids], num_heads=3, **attributes)
+            m.add(name + "_flat", "RotaryEmbedding", [m.normal(2, 5, 30), *cache(20), ids], num_heads=3, **attributes)
+            m.add(name + "_rows", "RotaryEmbedding", [m.normal(2, 3, 5, 10), *cache(2, 5)], num_heads=3, **attributes)
+
+    for mode, at in (("linear", (4, 0)), ("circular", (5, 16))):
+        indices = np.array(at, np.int64)
+        for name, dtype in (("f32", np.float32), ("f16", np.float16), ("int8", np.int8)):
+            cache, update = (m.normal(2, 3, 7, 4) * 9).astype(dtype), (m.normal(2, 3, 3, 4) * 9).astype(dtype)
+            m.add(f"tensor_scatter_{mode}_{name}", "TensorScatter", [cache, update, indices], opset=24, mode=mode)
+        m.add(f"tensor_scatter_{mode}_last", "TensorScatter", [m.normal(2, 3, 7), m.normal(2, 3, 2), indices],
+              opset=24, mode=mode, axis=-1)
+        m.add(f"tensor_scatter_{mode}_first", "TensorScatter", [m.normal(2, 7, 3, 2), m.normal(2, 1, 3, 2), indices],
+              opset=24, mode=mode, axis=1)
+    m.add("tensor_scatter_prefill", "TensorScatter", [m.normal(2, 3, 7, 4), m.normal(2, 3, 7, 4)], opset=24)
+    m.add("rms_norm_wide", "RMSNormalization", [m.normal(5, 133), m.normal(133)], opset=23, epsilon=1e-6)
+    m.add("rms_norm_axes", "RMSNormalization", [m.normal(2, 3, 4, 5), m.normal(4, 5)], opset=23, axis=-2)
+
+
 def write(path, cases):
     data = b"narrow op cases 1\n" + u32(len(cases)) + b"".join(cases)
     path.write_bytes(data)
@@ -801,7 +881,7 @@ def main():
     m = Maker()
     for family in (conv_cases, fused_cases, conv_transpose_cases, product_cases, pool_cases, normalization_cases,
                    elementwise_cases, reduction_cases, movement_cases, gather_cases, resize_cases, detection_cases,
-                   quantize_cases, integer_cases):
+                   quantize_cases, integer_cases, language_cases):
         family(m)
     write(directory / "ort.cases", m.cases)
 

@@ -53,6 +53,10 @@
 //           "per_sample" (QConv: batch item; QGemm: row); then as QConv / QGemm with float output,
 //           y = float(acc) * float32(double(s_x) * double(s_w)) + bias.
 //
+// Attention (q, k, v, mask?, past_key?, past_value?, nonpad_kv_seqlen?): ONNX's Attention with k
+// and
+//           v in float16 beside a float32 query: what Cast to float32 in front of k and v says.
+//
 // Data movement and selection (MaxPool, Reshape, Flatten, Transpose, Concat of equal grids, Slice,
 // Split, Gather, Squeeze, Unsqueeze, Pad with the zero_point, Resize nearest, Expand, DepthToSpace,
 // SpaceToDepth, Identity, Relu/Clip as QLookup) keep their ONNX names and run on the codes.
@@ -71,4 +75,5 @@ inline constexpr const char* kWConv = "WConv";
 inline constexpr const char* kWGemm = "WGemm";
 inline constexpr const char* kDynamicQConv = "DynamicQConv";
 inline constexpr const char* kDynamicQGemm = "DynamicQGemm";
+inline constexpr const char* kAttention = "Attention";
 }  // namespace narrow::ops

@@ -42,6 +42,7 @@ std::span<const OpImpl> resize_rows();
 std::span<const OpImpl> detection_rows();
 std::span<const OpImpl> quantize_rows();
 std::span<const OpImpl> qlinear_rows();
+std::span<const OpImpl> attention_rows();
 
 // --- element types ------------------------------------------------------------------------------
 
