@@ -66,13 +66,12 @@ Tensor random_tensor(DType dtype, const Dims& dims, Rng& rng) {
   return Tensor::from_ints(values, dtype, dims);
 }
 
-/// Nearest-rank percentile of sorted values.
-double percentile(const std::vector<double>& sorted, int percent) {
+}  // namespace
+
+double nearest_rank(std::span<const double> sorted, int percent) {
   const size_t rank = (sorted.size() * static_cast<size_t>(percent) + 99) / 100;
   return sorted[std::max<size_t>(rank, 1) - 1];
 }
-
-}  // namespace
 
 std::map<std::string, Tensor> random_inputs(const Graph& graph, int64_t batch, uint64_t seed) {
   std::map<std::string, Tensor> inputs;
@@ -143,10 +142,11 @@ BenchResult bench(const Graph& graph, const std::map<std::string, Tensor>& input
     session.reset_profile();  // the warm-up does not count
   }
 
+  const int64_t min_runs = std::max<int64_t>(1, options.min_runs);
   std::vector<double> times;
   double total = 0;
   while (static_cast<int64_t>(times.size()) < options.max_runs &&
-         (total < options.seconds * 1e6 || static_cast<int64_t>(times.size()) < options.min_runs)) {
+         (total < options.seconds * 1e6 || static_cast<int64_t>(times.size()) < min_runs)) {
     options.progress.check_cancelled();
     const auto start = Clock::now();
     const std::vector<Tensor> outputs = session.run(ordered);
@@ -156,8 +156,8 @@ BenchResult bench(const Graph& graph, const std::map<std::string, Tensor>& input
   result.runs = static_cast<int64_t>(times.size());
   result.mean_us = total / static_cast<double>(times.size());
   std::sort(times.begin(), times.end());
-  result.median_us = percentile(times, 50);
-  result.p90_us = percentile(times, 90);
+  result.median_us = nearest_rank(times, 50);
+  result.p90_us = nearest_rank(times, 90);
   result.min_us = times.front();
   result.peak_rss_bytes = peak_rss_bytes();
   result.memory = session.memory();

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <map>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -17,7 +18,7 @@ struct BenchOptions {
   int64_t batch = 1;
   int threads = 0;        // 0: all CPUs of the affinity mask
   double seconds = 1.0;   // of timed runs, at least
-  int64_t min_runs = 20;  // of timed runs, whatever they take
+  int64_t min_runs = 20;  // of timed runs, whatever they take; one at least
   int64_t max_runs = 20000;
   int64_t warmup = 5;
   uint64_t seed = 1;       // of the inputs: uniform in [0, 1), integers in 0..255
@@ -49,6 +50,9 @@ BenchResult bench(const Graph& graph, const BenchOptions& options = {});
 BenchResult bench(const Graph& graph, const std::map<std::string, Tensor>& inputs,
                   const BenchOptions& options = {});
 
+/// The smallest of the sorted values that `percent` (0 to 100) of them do not pass; 50 is the
+/// median (of an even number the lower one). There must be at least one.
+double nearest_rank(std::span<const double> sorted, int percent);
 /// Inputs as bench() makes them.
 std::map<std::string, Tensor> random_inputs(const Graph& graph, int64_t batch, uint64_t seed);
 /// Sixteen hexadecimal digits over dtypes, shapes and bytes, in this order.

@@ -74,7 +74,8 @@ struct Partial {
 };
 
 /// Bit for bit, shapes included.
-void add_outputs(const std::vector<Tensor>& a, const std::vector<Tensor>& b, Partial& partial) {
+void add_outputs(const std::vector<Tensor>& a, const std::vector<Tensor>& b, int64_t first,
+                 Partial& partial) {
   partial.outputs.resize(a.size());
   for (size_t i = 0; i < a.size(); ++i) {
     if (a[i].elements() != b[i].elements()) {
@@ -86,8 +87,8 @@ void add_outputs(const std::vector<Tensor>& a, const std::vector<Tensor>& b, Par
     partial.identical = partial.identical && identical(a[i], b[i]);
   }
   if (!a.empty() && is_classification(a[0].dims()) && is_classification(b[0].dims())) {
-    const auto best_a = argmax_per_sample(a[0]);
-    const auto best_b = argmax_per_sample(b[0]);
+    const auto best_a = argmax_per_sample(a[0], first);
+    const auto best_b = argmax_per_sample(b[0], first);
     for (size_t i = 0; i < best_a.size() && i < best_b.size(); ++i) {
       partial.same_class += best_a[i] == best_b[i] ? 1 : 0;
     }
@@ -217,7 +218,7 @@ Comparison compare(const Graph& a, const Graph& b, const Dataset& data,
   }
 
   RunnerOptions runner{options.batch, options.threads, options.progress, "compare"};
-  if (runner.batch == 0 && data.size() > 0) {
+  if (runner.batch <= 0 && data.size() > 0) {
     runner.batch = choose_batch(session_a, data, Activations::kept);
   }
   const int64_t batches =
@@ -258,7 +259,7 @@ Comparison compare(const Graph& a, const Graph& b, const Dataset& data,
         }
         std::vector<Tensor> outputs = session_b.run(inputs, observe);
         for (Tensor& y : outputs) y = cut_batch(y, run.batch, run.samples);
-        add_outputs(run.outputs, outputs, partial);
+        add_outputs(run.outputs, outputs, run.first, partial);
         values.clear();
       });
   return summarise(partials, pairs, a);

@@ -72,11 +72,12 @@ void require_scores(const Dims& dims) {
          "name another output, or use metric mse or cosine with a reference model");
 }
 
-void count_agreement(const Tensor& output, const Tensor& reference, Partial& partial) {
+void count_agreement(const Tensor& output, const Tensor& reference, int64_t first,
+                     Partial& partial) {
   require_scores(output.dims());
   require_scores(reference.dims());
-  const auto a = argmax_per_sample(output);
-  const auto b = argmax_per_sample(reference);
+  const auto a = argmax_per_sample(output, first);
+  const auto b = argmax_per_sample(reference, first);
   if (a.size() != b.size()) refuse("the models' outputs hold different numbers of samples");
   for (size_t i = 0; i < a.size(); ++i) partial.hits += a[i] == b[i] ? 1 : 0;
 }
@@ -130,14 +131,14 @@ bool is_classification(const Dims& dims) {
   return std::all_of(dims.begin() + 2, dims.end(), [](int64_t d) { return d == 1; });
 }
 
-std::vector<int64_t> argmax_per_sample(const Tensor& outputs) {
+std::vector<int64_t> argmax_per_sample(const Tensor& outputs, int64_t first) {
   require_scores(outputs.dims());
   const int64_t classes = classes_of(outputs.dims());
   const std::vector<float> values = outputs.to_floats();
   std::vector<int64_t> best;
   for (int64_t i = 0; i < outputs.dims()[0]; ++i) {
     const std::span<const float> scores(values.data() + i * classes, static_cast<size_t>(classes));
-    require_no_nan(scores, i);
+    require_no_nan(scores, first + i);
     best.push_back(std::max_element(scores.begin(), scores.end()) - scores.begin());
   }
   return best;
@@ -196,7 +197,7 @@ MetricResult evaluate(const Session& session, const Dataset& data, const Evaluat
   const size_t reference_output =
       by_reference ? output_index(*reference, options.output) : size_t{0};
   RunnerOptions runner{options.batch, options.threads, options.progress, "evaluate"};
-  if (runner.batch == 0 && data.size() > 0) runner.batch = choose_batch(session, data);
+  if (runner.batch <= 0 && data.size() > 0) runner.batch = choose_batch(session, data);
   const int64_t batches =
       runner.batch > 0 ? (data.size() + runner.batch - 1) / runner.batch : int64_t{0};
   std::vector<Partial> partials(static_cast<size_t>(batches));
@@ -209,7 +210,7 @@ MetricResult evaluate(const Session& session, const Dataset& data, const Evaluat
       const Tensor other =
           cut_batch(all.at(reference->output_names()[reference_output]), run.batch, run.samples);
       if (metric == Metric::agreement) {
-        count_agreement(y, other, partial);
+        count_agreement(y, other, run.first, partial);
       } else {
         if (y.elements() != other.elements()) refuse("the models' outputs differ in size");
         partial.error.add(other.to_floats(), y.to_floats());

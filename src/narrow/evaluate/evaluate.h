@@ -67,9 +67,9 @@ int64_t count_hits(const Tensor& outputs, std::span<const int64_t> labels, int64
                    int64_t first = 0);
 
 /// Class index with the highest output of each sample (the first of equal ones), of a tensor
-/// [N, classes] or [N, classes, 1, ...]. Throws invalid_argument for other shapes, numeric_failure
-/// for NaN.
-std::vector<int64_t> argmax_per_sample(const Tensor& outputs);
+/// [N, classes] or [N, classes, 1, ...]. `first` is the number of the first sample, for messages.
+/// Throws invalid_argument for other shapes, numeric_failure for NaN.
+std::vector<int64_t> argmax_per_sample(const Tensor& outputs, int64_t first = 0);
 /// Whether a tensor of this shape can be read as scores of at least two classes per sample.
 bool is_classification(const Dims& dims);
 

@@ -29,9 +29,9 @@ size_t bytes_of(const std::vector<Tensor>& tensors) {
   return bytes;
 }
 
-int64_t count_same(const Tensor& a, const Tensor& b) {
-  const auto x = argmax_per_sample(a);
-  const auto y = argmax_per_sample(b);
+int64_t count_same(const Tensor& a, const Tensor& b, int64_t first) {
+  const auto x = argmax_per_sample(a, first);
+  const auto y = argmax_per_sample(b, first);
   int64_t same = 0;
   for (size_t i = 0; i < x.size() && i < y.size(); ++i) same += x[i] == y[i] ? 1 : 0;
   return same;
@@ -117,7 +117,7 @@ Verification Verifier::measure(const Session& quantized, std::vector<std::string
       partial.error.add(reference[k].to_floats(), run.outputs[k].to_floats());
     }
     if (!scores) return;
-    partial.same_class = count_same(reference[0], run.outputs[0]);
+    partial.same_class = count_same(reference[0], run.outputs[0], run.first);
     if (baseline_.labelled) {
       partial.quantized_hits = count_hits(run.outputs[0], run.labels, 1, run.first);
     }

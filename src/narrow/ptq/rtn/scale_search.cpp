@@ -33,6 +33,7 @@ class Search {
 
   ScaleZeroPoint run() {
     if (low_ == high_) return choose_params(low_, high_, scheme_);
+    consider(choose_params(low_, high_, scheme_));  // what the result must not be worse than
     for (int t = 0; t < kTrials; ++t) consider(start(1.0f - kTrialStep * static_cast<float>(t)));
     // With the codes fixed the best scale is a weighted least-squares fit; then the codes follow.
     for (int i = 0; i < kRefits && best_fit_.square > 0; ++i) {
