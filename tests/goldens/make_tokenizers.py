@@ -102,8 +102,8 @@ def make_texts():
         chosen = rng.sample(pools, rng.randint(2, len(pools)))
         texts.append("".join(rng.choice(chosen)() for _ in range(size)))
     words = " ".join(TRAINING).split(" ")
-    # Sums of scores in float tie here.
-    texts += ["        total += values[i] * 2.50; e", "wH          total += values[i] *v"]
+    # Sums of scores in double go otherwise here than those in float.
+    texts += ["g\u0ca1\u0ca0fgA        total += va\u052f", "\u8088seb        total += values["]
     for size in (5, 30, 80):
         texts.append(" ".join(rng.choice(words) for _ in range(size)))
     texts.append("\n".join(TRAINING))
