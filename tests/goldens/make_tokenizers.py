@@ -5,9 +5,10 @@
     python3 -m venv v && v/bin/pip install tokenizers sentencepiece
     v/bin/python tests/goldens/make_tokenizers.py [folder of real tokenizers]
 
-Writes the corpus of tests/fuzz/tokenizer_fuzz.cpp and tests/goldens/tokenizers: the tokenizers, texts.json, and for each tokenizer NAME.ids.json with
-a list of [ids or their hash, decoded text or null] by text. Ties in training fall differently each time. With the folder (NARROW_ASSETS): assets.json with
-hashes of the ids of its real tokenizers over its real texts.
+Writes the corpus of tests/fuzz/tokenizer_fuzz.cpp and tests/goldens/tokenizers: the tokenizers, texts.json, and for
+each tokenizer NAME.ids.json with a list of [ids or their hash, decoded text or null] by text. Ties in training fall
+differently each time. With the folder (NARROW_ASSETS): assets.json with hashes of the ids of its real tokenizers over
+its real texts.
 """
 import json
 import os
