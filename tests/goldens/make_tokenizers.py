@@ -5,9 +5,10 @@
     python3 -m venv v && v/bin/pip install tokenizers sentencepiece
     v/bin/python tests/goldens/make_tokenizers.py [folder of real tokenizers]
 
-Writes the corpus of tests/fuzz/tokenizer_fuzz.cpp and tests/goldens/tokenizers: the tokenizers, texts.json, and for each tokenizer NAME.ids.json with
-a list of [ids or their hash, decoded text or null] by text. With the folder (NARROW_ASSETS): assets.json with
-hashes of the ids of its real tokenizers over its real texts.
+Writes the corpus of tests/fuzz/tokenizer_fuzz.cpp and tests/goldens/tokenizers: the tokenizers, texts.json, and for
+each tokenizer NAME.ids.json with a list of [ids or their hash, decoded text or null] by text. Ties in training fall
+differently each time. With the folder (NARROW_ASSETS): assets.json with hashes of the ids of its real tokenizers over
+its real texts.
 """
 import json
 import os
@@ -102,8 +103,8 @@ def make_texts():
         chosen = rng.sample(pools, rng.randint(2, len(pools)))
         texts.append("".join(rng.choice(chosen)() for _ in range(size)))
     words = " ".join(TRAINING).split(" ")
-    # Sums of scores in float tie here.
-    texts += ["        total += values[i] * 2.50; e", "wH          total += values[i] *v"]
+    # Sums of scores in double go otherwise here than those in float.
+    texts += ["g\u0ca1\u0ca0fgA        total += va\u052f", "\u8088seb        total += values["]
     for size in (5, 30, 80):
         texts.append(" ".join(rng.choice(words) for _ in range(size)))
     texts.append("\n".join(TRAINING))

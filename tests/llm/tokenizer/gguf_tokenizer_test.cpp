@@ -10,6 +10,7 @@
 
 #include "llm/tokenizer/golden.h"
 #include "narrow/core/error.h"
+#include "narrow/llm/tokenizer/sentencepiece_model.h"
 #include "narrow/llm/tokenizer/tokenizer.h"
 #include "narrow/llm/tokenizer/unicode.h"
 
@@ -244,6 +245,62 @@ TEST(GgufTokenizer, RefusesWhatDoesNotFitTogether) {
   EXPECT_TRUE(contains(refusal(kCorrupt, [](M& m) { m.scores.clear(); }), "scores: absent"));
   EXPECT_TRUE(
       contains(refusal(ErrorCode::unsupported, [](M& m) { m.model = "rwkv"; }), "llama, gpt2"));
+}
+
+/// What a converter makes of a SentencePiece model.
+TokenizerMetadata converted(const std::string& model, const TokenizerData& data) {
+  TokenizerMetadata m;
+  m.model = model;
+  m.tokens = data.pieces;
+  for (const double score : data.scores) m.scores.push_back(static_cast<float>(score));
+  for (const PieceType type : data.types) m.token_type.push_back(static_cast<int32_t>(type));
+  m.bos_token_id = data.special.bos;
+  m.eos_token_id = data.special.eos.front();
+  m.unknown_token_id = data.special.unk;
+  m.add_bos_token = true;
+  m.add_eos_token = false;
+  m.add_space_prefix = data.normalizer.front().add_dummy_prefix;
+  m.remove_extra_whitespaces = data.normalizer.front().remove_extra_whitespaces;
+  return m;
+}
+
+TEST(GgufTokenizer, ConvertedSentencePieceModelsGiveTheSameIds) {
+  const std::pair<const char*, const char*> kFiles[] = {{"llama", "spm_bpe.model"},
+                                                        {"t5", "spm_unigram_bytes.model"}};
+  for (const auto& [model, file] : kFiles) {
+    const TokenizerData data = tokenizer_data_from_sentencepiece(read_text(golden(file)));
+    const Tokenizer original(data);
+    const Tokenizer gguf(tokenizer_data_from_gguf(converted(model, data)));
+    for (const auto& text : golden_json("texts.json").get<std::vector<std::string>>()) {
+      const auto ids = gguf.encode(text);
+      ASSERT_EQ(ids, original.encode(text)) << file << ": " << text;
+      ASSERT_EQ(gguf.decode(ids), original.decode(ids)) << file << ": " << text;
+    }
+  }
+}
+
+TEST(GgufTokenizer, BertHasItsOwnMarksAndEnds) {
+  TokenizerMetadata m;
+  m.model = "bert";
+  m.tokens = {"[UNK]",
+              "[CLS]",
+              "[SEP]",
+              "\xE2\x96\x81un",
+              "able",
+              "\xE2\x96\x81"
+              "able",
+              "\xE2\x96\x81!"};
+  m.token_type = {3, 3, 3, 1, 1, 1, 1};
+  m.unknown_token_id = 0;
+  m.cls_token_id = 1;
+  m.separator_token_id = 2;
+  const Tokenizer t(tokenizer_data_from_gguf(m));
+  EXPECT_EQ(t.encode("Unable \xC3\xA4"
+                     "ble! x"),
+            (std::vector<int32_t>{1, 3, 4, 5, 6, 0, 2}));
+  EXPECT_EQ(t.decode(t.encode("unable able!")), "unable able !");
+  m.unknown_token_id.reset();
+  EXPECT_THROW(tokenizer_data_from_gguf(m), Error);
 }
 
 TokenizerMetadata small_gpt2() {
