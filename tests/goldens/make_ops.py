@@ -833,7 +833,7 @@ def language_cases(m):
               m.normal(2, 2, 5, 6), is_causal=1, num_outputs=3)
     attention("past_flat", m.normal(2, 3, 32), m.normal(2, 3, 16), m.normal(2, 3, 12), None, m.normal(2, 2, 5, 8),
               m.normal(2, 2, 5, 6), is_causal=1, num_outputs=3, q_num_heads=4, kv_num_heads=2)
-    for mask in ((5, 9), (1, 9), (2, 1, 1, 9), (3, 1, 9), (2, 3, 5, 6)):
+    for mask in ((5, 9), (1, 9), (2, 1, 1, 9), (3, 1, 9), (2, 3, 5, 6), (5, 1)):
         name = "_".join(map(str, mask))
         q, k, v = m.normal(2, 3, 5, 8), m.normal(2, 3, 9, 8), m.normal(2, 3, 9, 8)
         attention("mask_" + name, q, k, v, m.normal(*mask))

@@ -17,6 +17,9 @@ bool is_split(int64_t rows, int64_t keys) {
   return rows <= kAttendRows && keys > kPart;
 }
 
+/// Multiply-adds below which a thread costs more than it brings.
+constexpr int64_t kThreadWork = int64_t{1} << 16;
+
 /// What a tile's rows have summed up so far.
 struct Tile {
   float* y[kAttendRows];
@@ -41,10 +44,20 @@ class Attention {
   }
 
  private:
+  /// Items of `work` multiply-adds each, as many at once as pay for a thread.
+  template <class Item>
+  static void for_items(int64_t count, int64_t work, const Item& item) {
+    parallel_for(count, std::max<int64_t>(1, kThreadWork / (work + 1)),
+                 [&](int64_t begin, int64_t end) {
+                   for (int64_t i = begin; i < end; ++i) item(i);
+                 });
+  }
+
   /// Tiles of rows, each over all its keys, straight into y.
   void run_tiles() const {
     const int64_t tiles = (rows_ + kAttendRows - 1) / kAttendRows;
-    parallel_blocks(p_.batch * p_.kv_heads * tiles, [&](int64_t i) {
+    const int64_t work = std::min(kAttendRows, rows_) * p_.keys * (p_.width + p_.value_width);
+    for_items(p_.batch * p_.kv_heads * tiles, work, [&](int64_t i) {
       const int64_t first = i % tiles * kAttendRows;
       const int64_t count = std::min(kAttendRows, rows_ - first);
       const int64_t item = i / tiles;
@@ -58,12 +71,22 @@ class Attention {
     });
   }
 
+  /// Parts that some query sees something of: what is empty behind them costs nothing.
+  int64_t count_parts() const {
+    int64_t end = 1;
+    for (int64_t b = 0; b < p_.batch; ++b) {
+      for (int64_t i = 0; i < p_.queries; ++i) end = std::max(end, p_.visible(b, i).end);
+    }
+    return (std::min(end, p_.keys) + kPart - 1) / kPart;
+  }
+
   /// One tile for each key head, its keys in parts; scratch holds y, then maximum and sum, of each
   /// row of each part.
   void run_split(float* scratch) const {
-    const int64_t parts = (p_.keys + kPart - 1) / kPart;
+    const int64_t parts = count_parts();
     const int64_t pitch = p_.value_width + 2;
-    parallel_blocks(p_.batch * p_.kv_heads * parts, [&](int64_t i) {
+    const int64_t work = rows_ * kPart * (p_.width + p_.value_width);
+    for_items(p_.batch * p_.kv_heads * parts, work, [&](int64_t i) {
       Tile tile;
       float* partial = scratch + i * rows_ * pitch;
       for (int64_t r = 0; r < rows_; ++r) tile.y[r] = partial + r * pitch;
@@ -74,13 +97,11 @@ class Attention {
         tile.y[r][p_.value_width + 1] = tile.sum[r];
       }
     });
-    parallel_for(p_.batch * p_.kv_heads * rows_, 8, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        const int64_t item = i / rows_;
-        const int64_t row = i % rows_;
-        combine(scratch + (item * parts * rows_ + row) * pitch, parts, rows_ * pitch,
-                output(item, row));
-      }
+    for_items(p_.batch * p_.kv_heads * rows_, parts * pitch, [&](int64_t i) {
+      const int64_t item = i / rows_;
+      const int64_t row = i % rows_;
+      combine(scratch + (item * parts * rows_ + row) * pitch, parts, rows_ * pitch,
+              output(item, row));
     });
   }
 

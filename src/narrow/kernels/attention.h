@@ -37,8 +37,8 @@ struct AttentionProblem {
   float* y = nullptr;
   float scale = 1;
   float softcap = 0;
-  /// Keys [begin, end) that a query of a batch item sees, within [0, keys]; neither end decreases
-  /// from one query to the next.
+  /// Keys [begin, end) that a query of a batch item sees; what lies outside of [0, keys) is not
+  /// there.
   struct Range {
     int64_t begin;
     int64_t end;

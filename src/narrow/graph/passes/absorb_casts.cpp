@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // 16-bit operands that are cast to float32 for one operator, which can read them as they are:
 //   MatMul | Gemm (x, Cast(constant float16 | bfloat16 matrix))   =>   narrow.HalfGemm
+//   Gather (Cast(constant float16 | bfloat16), indices)           =>   Cast(Gather(..))
 //   Attention (q, Cast(float16 k), Cast(float16 v), ...)          =>   narrow.Attention
 // A Transpose of the matrix on either side of the Cast becomes transB.
 #include "narrow/graph/lowered_ops.h"
@@ -64,6 +65,31 @@ bool absorb_weight(Graph& graph, NodeId id) {
   graph.set_op(id, ops::kHalfGemm, ops::kDomain);
   graph.set_input(id, 1, stored.matrix);
   graph.attributes(id) = {{"transB", int64_t{trans_b ? 1 : 0}}};
+  return true;
+}
+
+/// An embedding is looked up in 16 bits; what was found is cast.
+bool absorb_table(Graph& graph, NodeId id) {
+  const Node& node = graph.node(id);
+  if (!node.is("Gather")) return false;
+  const Node* cast = graph.producer(node.inputs[0]);
+  if (cast == nullptr || !cast->is("Cast") || !graph.value(cast->inputs[0]).is_constant()) {
+    return false;
+  }
+  const DType stored = graph.value(cast->inputs[0]).dtype;
+  if (stored != DType::float16 && stored != DType::bfloat16) return false;
+  const Value& wide = graph.value(node.outputs[0]);
+  const std::vector<ValueId> inputs{cast->inputs[0], node.inputs[1]};
+  const NodeId gather = graph.add_node("Gather", inputs, {graph.unique_name(wide.name + "_stored")},
+                                       node.attributes);
+  const ValueId found = graph.node(gather).outputs[0];
+  graph.mutable_value(found).dtype = stored;
+  graph.mutable_value(found).shape = graph.value(graph.node(id).outputs[0]).shape;
+  const Attributes to = graph.producer(graph.node(id).inputs[0])->attributes;
+  graph.set_op(id, "Cast");
+  graph.attributes(id) = to;
+  graph.set_input(id, 0, found);
+  graph.drop_inputs(id, 1);
   return true;
 }
 
