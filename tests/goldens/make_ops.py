@@ -803,6 +803,17 @@ def language_cases(m):
         described = helper.make_node("Attention", names, ["y"], domain="narrow", **attributes)
         m.run("attention_" + name, nodes, names, inputs, ["y"], described, opset)
 
+    for kind, dtype in (("f16", np.float16), ("bf16", ml_dtypes.bfloat16)):
+        for dims, n, trans_b, bias in (((1, 20), 9, 1, False), ((2, 3, 33), 5, 0, False), ((7, 16), 6, 1, True)):
+            k = dims[-1]
+            w = (m.normal(n, k) if trans_b else m.normal(k, n)).astype(dtype)
+            inputs = [m.normal(*dims), w] + ([m.normal(n)] if bias else [])
+            wide = w.astype(np.float32).T if trans_b else w.astype(np.float32)
+            y = inputs[0].astype(np.float64) @ wide.astype(np.float64) + (inputs[2] if bias else 0)
+            node = helper.make_node("HalfGemm", ["a", "b", "c"][: len(inputs)], ["y"], domain="narrow", transB=trans_b)
+            name = f"half_gemm_{kind}_{len(dims)}_{trans_b}" + ("_bias" if bias else "")
+            m.cases.append(case_bytes(name, node, inputs, [y.astype(np.float32)]))
+
     lengths = lambda *n: np.array(n, np.int64)
     # Widths on both sides of a vector, lengths on both sides of a tile of keys.
     for half in (False, True):
@@ -822,7 +833,7 @@ def language_cases(m):
               m.normal(2, 2, 5, 6), is_causal=1, num_outputs=3)
     attention("past_flat", m.normal(2, 3, 32), m.normal(2, 3, 16), m.normal(2, 3, 12), None, m.normal(2, 2, 5, 8),
               m.normal(2, 2, 5, 6), is_causal=1, num_outputs=3, q_num_heads=4, kv_num_heads=2)
-    for mask in ((5, 9), (1, 9), (2, 1, 1, 9), (3, 1, 9), (2, 3, 5, 6)):
+    for mask in ((5, 9), (1, 9), (2, 1, 1, 9), (3, 1, 9), (2, 3, 5, 6), (5, 1)):
         name = "_".join(map(str, mask))
         q, k, v = m.normal(2, 3, 5, 8), m.normal(2, 3, 9, 8), m.normal(2, 3, 9, 8)
         attention("mask_" + name, q, k, v, m.normal(*mask))

@@ -53,6 +53,9 @@
 //           "per_sample" (QConv: batch item; QGemm: row); then as QConv / QGemm with float output,
 //           y = float(acc) * float32(double(s_x) * double(s_w)) + bias.
 //
+// HalfGemm  (a, b, bias?): a [.., M, K] float32 times a constant float16 or bfloat16 matrix b [K,
+// N],
+//           or [N, K] with transB = 1; bias float32 [N]. MatMul or Gemm of Cast(b).
 // Attention (q, k, v, mask?, past_key?, past_value?, nonpad_kv_seqlen?): ONNX's Attention with k
 // and
 //           v in float16 beside a float32 query: what Cast to float32 in front of k and v says.
@@ -75,5 +78,6 @@ inline constexpr const char* kWConv = "WConv";
 inline constexpr const char* kWGemm = "WGemm";
 inline constexpr const char* kDynamicQConv = "DynamicQConv";
 inline constexpr const char* kDynamicQGemm = "DynamicQGemm";
+inline constexpr const char* kHalfGemm = "HalfGemm";
 inline constexpr const char* kAttention = "Attention";
 }  // namespace narrow::ops

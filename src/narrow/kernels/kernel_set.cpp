@@ -14,11 +14,12 @@ namespace narrow::kernels {
 namespace {
 
 /// One row: the set's own products, everything else from `space`.
-#define NARROW_KERNELS(name, isa, igemm, depthwise_row, space)                             \
-  {                                                                                        \
-    name, isa, igemm, space::row_sums, space::pack, space::depthwise, depthwise_row,       \
-        space::xor_copy, space::quantize, space::dequantize, space::binary, space::lookup, \
-        space::max_pool, space::average_pool, space::range, space::scale_row, space::wgemm \
+#define NARROW_KERNELS(name, isa, igemm, depthwise_row, space)                              \
+  {                                                                                         \
+    name, isa, igemm, space::row_sums, space::pack, space::depthwise, depthwise_row,        \
+        space::xor_copy, space::quantize, space::dequantize, space::binary, space::lookup,  \
+        space::max_pool, space::average_pool, space::range, space::scale_row, space::wgemm, \
+        space::half_gemm, space::attend                                                     \
   }
 
 constexpr KernelSet kSets[] = {

@@ -29,6 +29,8 @@ struct KernelSet {
   RangeFn range;
   ScaleRowFn scale_row;
   WgemmFn wgemm;
+  HalfGemmFn half_gemm;
+  AttendFn attend;
 };
 
 /// All sets this program was built with, best first; the portable one (Isa::scalar) is the last.

@@ -225,4 +225,51 @@ inline constexpr int64_t kWgemmRows = 64;
 inline constexpr int64_t kFusedRows = 8;
 using WgemmFn = void (*)(const WgemmArgs& args) noexcept;
 
+/// dst[r][c] = bias[c] + sum over k: a[r][k] * b[c][k] with b in 16-bit floats, rows of k as
+/// checkpoints store them. In float with FMA where there is one; the order of a sum depends on k
+/// alone.
+struct HalfGemmArgs {
+  const float* a;
+  int64_t lda;
+  int64_t m;
+  const void* b;  // Float16 or BrainFloat
+  int64_t ldb;
+  int64_t n;
+  int64_t k;
+  int32_t brain;      // not 0: BrainFloat
+  const float* bias;  // nullptr: none
+  float* dst;
+  int64_t ldc;
+};
+using HalfGemmFn = void (*)(const HalfGemmArgs& args) noexcept;
+
+/// One stretch of keys for a tile of query rows that share them. With s = softcap(scale * q . k) +
+/// bias over the row's visible keys and m' = max(m, max s):
+///   y   = y * e^(m - m') + sum of e^(s - m') * v
+///   sum = sum * e^(m - m') + sum of e^(s - m'),  m = m'
+/// A row that sees nothing keeps what it has.
+struct AttendArgs {
+  const float* const* q;  // `rows` pointers
+  float* const* y;        // likewise
+  int64_t rows;           // at most kAttendRows
+  const void* k;          // the first key of the stretch; float, or Float16
+  const void* v;
+  int64_t k_row;  // elements from key to key
+  int64_t v_row;
+  int64_t keys;   // 1 to kAttendKeys
+  int64_t width;  // of q and k
+  int64_t value_width;
+  int32_t half;  // not 0: keys and values are Float16
+  float scale;
+  float softcap;         // 0: none
+  const int64_t* begin;  // of each row: it sees keys [begin, end) of the stretch
+  const int64_t* end;
+  const float* bias;  // [rows][kAttendKeys]; nullptr: none
+  float* largest;     // m; -infinity at first
+  float* sum;         // 0 at first
+};
+inline constexpr int64_t kAttendRows = 32;
+inline constexpr int64_t kAttendKeys = 64;
+using AttendFn = void (*)(const AttendArgs& args) noexcept;
+
 }  // namespace narrow::kernels

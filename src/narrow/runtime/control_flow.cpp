@@ -440,7 +440,9 @@ std::unique_ptr<Step> make_control_flow(const Graph& graph, const Node& node,
     Graph body = *attribute;
     annotate_body(graph, node, body);
     try {
-      bodies.push_back({key, std::make_unique<Program>(std::move(body), options)});
+      PlanOptions inner = options;
+      inner.states.clear();
+      bodies.push_back({key, std::make_unique<Program>(std::move(body), inner)});
     } catch (const NodesNotSupported& inner) {
       refused.insert(refused.end(), inner.nodes().begin(), inner.nodes().end());
     }

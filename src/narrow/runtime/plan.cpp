@@ -396,6 +396,7 @@ std::unique_ptr<const Plan> make_plan(Graph graph, const PlanOptions& options) {
   auto plan = std::make_unique<Plan>();
   plan->graph = std::move(graph);
   plan->reuse_memory = options.reuse_memory;
+  plan->states = options.states;
   plan->graph.sort();
   infer_shapes(plan->graph);
   std::vector<Selection> selections = select(plan->graph, options);

@@ -17,12 +17,19 @@ namespace narrow {
 
 using RowLookup = std::vector<const OpImpl*> (*)(std::string_view domain, std::string_view op);
 
+/// An input and an output, by position, that are one piece of memory kept between runs.
+struct StatePosition {
+  int input;
+  int output;
+};
+
 struct PlanOptions {
   StepOptions step;
   RowLookup rows = implementations;
   bool profile = false;
   bool reuse_memory = true;           // off: every value has memory of its own (for tests)
   std::vector<std::string> observed;  // names of values, also inside subgraphs
+  std::vector<StatePosition> states;  // of this graph, not of its subgraphs
 };
 
 /// One value in one layout. A value that is wanted in two layouts has two slots.
@@ -59,6 +66,7 @@ struct Plan {
   std::vector<int> inputs;         // slots, by position
   std::vector<int> outputs;
   std::vector<ObservedSlot> observed;  // by step
+  std::vector<StatePosition> states;
   std::vector<KernelChoice> choices;
   int64_t reorders = 0;
   bool reuse_memory = true;

@@ -50,6 +50,7 @@ Program::Cached& Program::find_cached(const std::vector<Dims>& dims) const {
   check_input_dims(plan_->graph, dims);
   Cached fresh;
   fresh.shapes = std::make_shared<const ShapePlan>(make_shape_plan(*plan_, dims));
+  ++plans_made_;
   if (cache_.size() == kCachedShapes) cache_.pop_back();
   cache_.insert(cache_.begin(), std::move(fresh));
   return cache_.front();
@@ -105,7 +106,9 @@ MemoryReport Program::memory() const {
   MemoryReport report;
   {
     const std::lock_guard lock(mutex_);
+    report.shape_plans = plans_made_;
     if (!cache_.empty()) {
+      report.state_copy_bytes = cache_.front().shapes->state_copy_bytes;
       report.arena_bytes = cache_.front().shapes->arena_bytes;
       report.activation_bytes = cache_.front().shapes->activation_bytes;
     }

@@ -56,6 +56,7 @@ class Program {
   mutable std::mutex mutex_;           // guards what follows
   mutable std::vector<Cached> cache_;  // the one used last is in front
   mutable Timing timing_;
+  mutable int64_t plans_made_ = 0;
 };
 
 }  // namespace narrow

@@ -16,6 +16,7 @@
 #include "narrow/graph/graph.h"
 #include "narrow/graph/qdq.h"
 #include "narrow/runtime/op_impl.h"
+#include "narrow/runtime/state.h"
 
 namespace narrow {
 
@@ -31,6 +32,9 @@ struct SessionOptions {
   bool profile = false;
   /// Values (by name) to hand to RunOptions::observe; they are kept from being fused away.
   std::vector<std::string> observed;
+  /// Inputs that are outputs of the run before: see state.h. They are no inputs and outputs of
+  /// run().
+  std::vector<StatePair> states;
 };
 
 struct RunOptions {
@@ -54,6 +58,8 @@ struct MemoryReport {
   size_t packed_bytes = 0;      // weights in kernel layout
   size_t constant_bytes = 0;    // initializers as stored
   int64_t reorders = 0;         // layout changes the plan inserts
+  int64_t shape_plans = 0;      // sets of input shapes planned so far, kept or not
+  size_t state_copy_bytes = 0;  // of states that a run has to copy; 0: all updated in place
 };
 
 class Session {
@@ -68,6 +74,17 @@ class Session {
   std::map<std::string, Tensor> run_named(const std::map<std::string, Tensor>& inputs,
                                           const RunOptions& options = {}) const;
 
+  /// For sessions with states. `sizes` gives the named dimensions of states that the graph leaves
+  /// open. Throws invalid_argument for one that is missing, resource_exhausted.
+  State make_state(const std::map<std::string, int64_t>& sizes = {}) const;
+  /// Inputs and outputs are those that are no states. Throws invalid_argument for a state of
+  /// another session or one that another run is using. A run that throws may leave the state half
+  /// updated: reset() it.
+  std::vector<Tensor> run(const std::vector<Tensor>& inputs, State& state,
+                          const RunOptions& options = {}) const;
+  std::map<std::string, Tensor> run_named(const std::map<std::string, Tensor>& inputs, State& state,
+                                          const RunOptions& options = {}) const;
+
   /// The graph as executed: optimised and lowered.
   const Graph& graph() const;
   const std::vector<std::string>& input_names() const;
@@ -80,7 +97,7 @@ class Session {
   std::vector<NodeProfile> profile() const;
   void reset_profile();
 
-  /// Plans for these input shapes without running.
+  /// Plans for these input shapes without running. States must have known shapes.
   void plan(const std::vector<Dims>& input_dims) const;
   struct MacCount {
     int64_t integer = 0;  // integer weights and integer activations
@@ -91,6 +108,10 @@ class Session {
 
  private:
   struct Impl;
+  std::vector<Tensor> run_with(const std::vector<Tensor>& inputs, State::Impl* state,
+                               const RunOptions& options) const;
+  std::map<std::string, Tensor> run_named_with(const std::map<std::string, Tensor>& inputs,
+                                               State::Impl* state, const RunOptions& options) const;
   std::unique_ptr<Impl> impl_;
 };
 

@@ -35,6 +35,7 @@ class ShapePlanner {
     result_.steps.resize(plan.steps.size());
     dims_.resize(plan.slots.size());
     folded_.resize(plan.steps.size(), false);
+    state_of_.resize(plan.slots.size(), -1);
     buffer_of_.resize(plan.slots.size(), -1);
     last_use_.resize(plan.slots.size(), -1);
   }
@@ -44,10 +45,12 @@ class ShapePlanner {
     find_needed();
     find_dynamic();
     find_last_uses();
+    find_states();
     for (size_t k = 0; k < plan_.steps.size(); ++k) {
       if (result_.steps[k].runs) assign_buffers(static_cast<int>(k));
     }
     place_outputs();
+    count_state_copies();
     place();
     return std::move(result_);
   }
@@ -144,11 +147,65 @@ class ShapePlanner {
     for (const int s : plan_.outputs) last_use_[s] = kForever;
   }
 
+  /// Marks the values through which each state passes from its input to its output, each computed
+  /// from the one before by a step that may work in place: they may take the state's memory.
+  void find_states() {
+    std::vector<int> producer(plan_.slots.size(), -1);
+    for (size_t k = 0; k < plan_.steps.size(); ++k) {
+      if (!result_.steps[k].runs) continue;
+      for (const int s : plan_.steps[k].outputs) {
+        if (s >= 0) producer[s] = static_cast<int>(k);
+      }
+    }
+    for (size_t i = 0; i < plan_.states.size(); ++i) {
+      const int begin = plan_.inputs[static_cast<size_t>(plan_.states[i].input)];
+      const int end = plan_.outputs[static_cast<size_t>(plan_.states[i].output)];
+      check_state(begin, end);
+      std::vector<int> path;
+      for (int s = end; s >= 0 && path.size() <= plan_.slots.size();) {
+        path.push_back(s);
+        if (s == begin) break;
+        s = producer[s] < 0 ? -1 : source_of(plan_.steps[producer[s]], s);
+      }
+      if (path.empty() || path.back() != begin) continue;
+      for (const int s : path) state_of_[s] = static_cast<int>(i);
+      if (result_.slots[begin].storage == Storage::input) buffer_of(begin);
+    }
+  }
+
+  void check_state(int begin, int end) const {
+    if (!dims_[begin] || !dims_[end] || *dims_[begin] == *dims_[end]) return;
+    throw Error(ErrorCode::invalid_argument,
+                fmt::format("the state '{}' goes in with shape {} and comes out with {}",
+                            plan_.graph.value(plan_.slots[begin].value).name,
+                            to_string(*dims_[begin]), to_string(*dims_[end])));
+  }
+
+  /// The input whose memory the step may take for the output that is slot `s`; -1: none.
+  int source_of(const PlannedStep& step, int s) const {
+    if (step.is_view || step.is_reorder()) return step.inputs[0];
+    const auto at = std::find(step.outputs.begin(), step.outputs.end(), s);
+    const int input = step.step->aliases(static_cast<size_t>(at - step.outputs.begin()));
+    const bool there = input >= 0 && static_cast<size_t>(input) < step.inputs.size();
+    return there ? step.inputs[static_cast<size_t>(input)] : -1;
+  }
+
+  void count_state_copies() {
+    for (const StatePosition& state : plan_.states) {
+      const int begin = plan_.inputs[static_cast<size_t>(state.input)];
+      const int end = plan_.outputs[static_cast<size_t>(state.output)];
+      const bool in_place =
+          begin == end || (buffer_of_[end] >= 0 && buffer_of_[end] == buffer_of_[begin]);
+      if (!in_place && dims_[begin]) result_.state_copy_bytes += bytes_of(begin);
+    }
+  }
+
   int buffer_of(int slot) {
     int& buffer = buffer_of_[slot];
     const SlotPlace& place = result_.slots[slot];
     if (buffer < 0 && (place.storage == Storage::input || place.storage == Storage::constant)) {
-      buffer = add_buffer({place.storage, place.index, bytes_of(slot), 0, kForever});
+      const int last = state_of_[slot] >= 0 ? last_use_[slot] : kForever;
+      buffer = add_buffer({place.storage, place.index, bytes_of(slot), 0, last});
       if (place.storage == Storage::constant) buffers_[buffer].index = slot;
     }
     return buffer;
@@ -218,7 +275,10 @@ class ShapePlanner {
     const int source = step.inputs[j];
     const int target = step.outputs[i];
     const int buffer = buffer_of_[source];
-    if (buffer < 0 || buffers_[buffer].storage != Storage::arena) return -1;
+    if (buffer < 0) return -1;
+    const bool is_state = state_of_[source] >= 0 && state_of_[source] == state_of_[target];
+    const Storage storage = buffers_[buffer].storage;
+    if (storage != Storage::arena && !(storage == Storage::input && is_state)) return -1;
     if (buffers_[buffer].last > k || bytes_of(source) != bytes_of(target)) return -1;
     if (bits(plan_.slots[source].dtype) != bits(plan_.slots[target].dtype)) return -1;
     for (size_t other = 0; other < step.inputs.size(); ++other) {
@@ -287,6 +347,7 @@ class ShapePlanner {
   std::vector<std::optional<Dims>> dims_;
   std::vector<bool> folded_;
   std::vector<int> last_use_;
+  std::vector<int> state_of_;  // which state's way the slot is on; -1: none
   std::vector<int> buffer_of_;
   std::vector<Buffer> buffers_;
   std::vector<std::pair<int, int>> scratch_;  // step, buffer

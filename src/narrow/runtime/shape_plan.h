@@ -41,6 +41,7 @@ struct ShapePlan {
   std::vector<SlotPlace> slots;
   std::vector<StepPlace> steps;
   size_t arena_bytes = 0;
+  size_t state_copy_bytes = 0;  // of states that no step could update in place
   size_t activation_bytes = 0;  // had every value and scratch of the arena its own memory
 
   /// The dims of a slot where they are known before running.

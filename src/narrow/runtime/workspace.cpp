@@ -131,10 +131,37 @@ std::vector<Tensor> Workspace::run(std::span<const Tensor> inputs, const RunOpti
     patch.view->data = outputs[patch.index].mutable_raw();
   }
   execute(options, seconds);
-  for (size_t i = 0; i < outputs.size(); ++i) {
-    if (!outputs[i].defined()) outputs[i] = copy_out(plan_.outputs[i]);
+  std::vector<bool> kept(outputs.size(), false);
+  for (const StatePosition& state : plan_.states) {
+    kept[static_cast<size_t>(state.output)] = updated_in_place(state);
   }
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    if (!outputs[i].defined() && !kept[i]) outputs[i] = copy_out(plan_.outputs[i]);
+  }
+  keep_states(inputs, outputs);
   return outputs;
+}
+
+bool Workspace::updated_in_place(const StatePosition& state) const {
+  const SlotPlace& end = shapes_->slots[plan_.outputs[static_cast<size_t>(state.output)]];
+  return end.storage == Storage::input && end.index == state.input;
+}
+
+/// What was computed elsewhere goes into the states' memory: last, as outputs may have been views
+/// of it.
+void Workspace::keep_states(std::span<const Tensor> inputs, std::vector<Tensor>& outputs) const {
+  for (const StatePosition& state : plan_.states) {
+    Tensor& result = outputs[static_cast<size_t>(state.output)];
+    const Tensor& memory = inputs[static_cast<size_t>(state.input)];
+    if (updated_in_place(state)) continue;
+    if (result.dims() != memory.dims()) {
+      throw Error(ErrorCode::invalid_argument,
+                  fmt::format("a state of shape {} comes out with shape {}",
+                              to_string(memory.dims()), to_string(result.dims())));
+    }
+    if (memory.bytes() > 0) std::memcpy(data_of(memory), result.raw(), memory.bytes());
+    result = Tensor();
+  }
 }
 
 void Workspace::execute(const RunOptions& options, std::span<double> seconds) {

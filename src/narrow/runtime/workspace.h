@@ -41,7 +41,7 @@ class Workspace {
   Workspace& operator=(const Workspace&) = delete;
 
   /// Inputs must have the dtypes and dims of the plan. If `seconds` is not empty, the time of each
-  /// step is added to it.
+  /// step is added to it. The inputs of states are written to; their outputs come back undefined.
   std::vector<Tensor> run(std::span<const Tensor> inputs, const RunOptions& options,
                           std::span<double> seconds);
 
@@ -75,6 +75,8 @@ class Workspace {
   void run_dynamic(Bound& bound);
   TensorView& allocate(int slot, Dims dims);
   Tensor copy_out(int slot) const;
+  void keep_states(std::span<const Tensor> inputs, std::vector<Tensor>& outputs) const;
+  bool updated_in_place(const StatePosition& state) const;
 
   const Plan& plan_;
   std::shared_ptr<const ShapePlan> shapes_;

@@ -63,7 +63,7 @@ void check_mask(const InferContext& c, SymbolicShape scores) {
   const SymbolicShape* mask = c.shape(3);
   if (!mask || mask->empty()) return;
   if (mask->size() > 4) c.fail(fmt::format("attn_mask has shape {}", to_string(*mask)));
-  if (mask->back().known() && mask->back().value != 1) {
+  if (mask->back().known()) {
     if (scores.back().known() && mask->back().value > scores.back().value) {
       c.fail(fmt::format("attn_mask has shape {}, the scores have {}", to_string(*mask),
                          to_string(scores)));

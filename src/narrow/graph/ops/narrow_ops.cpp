@@ -65,6 +65,13 @@ void infer_product(InferContext& c, size_t b, size_t bias, DType output) {
   }
 }
 
+void infer_half_gemm(InferContext& c) {
+  require_float(c, 0);
+  require_float(c, 1);
+  require_rank(c, 1, 2);
+  infer_product(c, 1, 2, DType::float32);
+}
+
 void infer_qgemm(InferContext& c) {
   require_integer(c, 0);
   require_integer(c, 3);
@@ -182,6 +189,7 @@ constexpr OpInfo kOps[] = {
     {kDomain, kQAveragePool, 4, 5, 1, 1, 1, infer_qaverage_pool, bit(2)},
     {kDomain, kQGlobalAveragePool, 4, 5, 1, 1, 1, infer_qglobal_pool, bit(2)},
     {kDomain, kWConv, 3, 5, 1, 1, 1, infer_weight_only_conv},
+    {kDomain, kHalfGemm, 2, 3, 1, 1, 1, infer_half_gemm},
     {kDomain, kWGemm, 3, 5, 1, 1, 1, infer_weight_only_gemm},
     {kDomain, kDynamicQConv, 3, 5, 1, 1, 1, infer_dynamic_conv},
     {kDomain, kDynamicQGemm, 3, 5, 1, 1, 1, infer_dynamic_gemm},

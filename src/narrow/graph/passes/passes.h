@@ -25,6 +25,9 @@ int64_t fuse_matmul_bias(Graph& graph, const PassContext& context);
 int64_t eliminate_common(Graph& graph, const PassContext& context);
 int64_t eliminate_dead(Graph& graph, const PassContext& context);
 
+/// Casts of 16-bit matrices, keys and values to float32 into the operators behind them, which read
+/// them as they are; before constants are folded. A plan of the runtime like the next.
+int64_t absorb_casts(Graph& graph, const PassContext& context);
 /// Float convolutions and products with the residual addition and activation behind them; a plan of
 /// the runtime, never part of a file, so it has no row. Needs inferred shapes.
 int64_t fuse_activations(Graph& graph, const PassContext& context);

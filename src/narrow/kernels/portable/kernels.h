@@ -23,5 +23,7 @@ void average_pool(const WindowArgs& args, const AverageArgs& average) noexcept;
 void range(const float* src, int64_t count, float* lo, float* hi) noexcept;
 void scale_row(float* dst, const int32_t* src, int64_t n, const ScaleRowArgs& args) noexcept;
 void wgemm(const WgemmArgs& args) noexcept;
+void half_gemm(const HalfGemmArgs& args) noexcept;
+void attend(const AttendArgs& args) noexcept;
 
 }  // namespace narrow::kernels::portable

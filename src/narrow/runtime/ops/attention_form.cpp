@@ -141,8 +141,8 @@ MaskView mask_view(const AttentionShape& shape, std::span<const TensorView> inpu
   MaskView view;
   view.data = mask.data;
   view.dtype = mask.dtype;
-  // A last axis of 1 is broadcast; any other may stop short of the keys.
-  view.length = last == 1 ? shape.keys : last;
+  // The last axis may stop short of the keys, which are then masked: a 1 is no broadcast.
+  view.length = rank == 0 ? shape.keys : last;
   if (view.length > shape.keys) {
     refuse(
         fmt::format("attn_mask has shape {}, there are {} keys", to_string(mask.dims), shape.keys));

@@ -28,6 +28,22 @@ Moments moments(const T* x, int64_t n) {
   return {mean, n == 0 ? 0 : square / static_cast<double>(n)};
 }
 
+/// Sum of squares in eight chains: one would wait for every addition.
+template <class T>
+double sum_of_squares(const T* x, int64_t n) {
+  constexpr int64_t kChains = 8;
+  double sums[kChains] = {};
+  int64_t i = 0;
+  for (; i + kChains <= n; i += kChains) {
+    for (int64_t j = 0; j < kChains; ++j) {
+      const double v = static_cast<double>(x[i + j]);
+      sums[j] += v * v;
+    }
+  }
+  for (; i < n; ++i) sums[0] += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+  return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+}
+
 /// y = factor * x + shift.
 template <class T>
 void scale_and_shift(const T* x, T* y, int64_t n, T factor, T shift) {
@@ -216,10 +232,7 @@ class LayerNormStep final : public Step {
       variance = m.variance;
       if (mean_output_) store_real(context.outputs[1], r, mean);
     } else {
-      for (int64_t i = 0; i < n; ++i) {
-        variance += static_cast<double>(src[i]) * static_cast<double>(src[i]);
-      }
-      variance /= static_cast<double>(n);
+      variance = sum_of_squares(src, n) / static_cast<double>(n);
     }
     const double inverse = 1 / std::sqrt(variance + static_cast<double>(epsilon_));
     scale_and_shift(src, dst, n, static_cast<T>(inverse), static_cast<T>(-mean * inverse));

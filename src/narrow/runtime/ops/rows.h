@@ -43,6 +43,8 @@ std::span<const OpImpl> detection_rows();
 std::span<const OpImpl> quantize_rows();
 std::span<const OpImpl> qlinear_rows();
 std::span<const OpImpl> attention_rows();
+std::span<const OpImpl> half_gemm_rows();
+std::span<const OpImpl> tiled_attention_rows();
 
 // --- element types ------------------------------------------------------------------------------
 

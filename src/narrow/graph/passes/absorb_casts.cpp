@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+// 16-bit operands that are cast to float32 for one operator, which can read them as they are:
+//   MatMul | Gemm (x, Cast(constant float16 | bfloat16 matrix))   =>   narrow.HalfGemm
+//   Gather (Cast(constant float16 | bfloat16), indices)           =>   Cast(Gather(..))
+//   Attention (q, Cast(float16 k), Cast(float16 v), ...)          =>   narrow.Attention
+// A Transpose of the matrix on either side of the Cast becomes transB.
+#include "narrow/graph/lowered_ops.h"
+#include "narrow/graph/passes/passes.h"
+
+namespace narrow {
+namespace {
+
+bool is_transposed(const Graph& graph, const Node& node) {
+  const auto& shape = graph.value(node.inputs[0]).shape;
+  return node.is("Transpose") && shape && shape->size() == 2 &&
+         node.ints_or("perm", {1, 0}) == std::vector<int64_t>{1, 0};
+}
+
+struct Stored {
+  ValueId matrix = kNoId;
+  bool transposed = false;
+};
+
+/// The 16-bit constant behind a float32 matrix.
+Stored stored_matrix(const Graph& graph, ValueId value) {
+  Stored found;
+  bool has_cast = false;
+  for (const Node* node = graph.producer(value); node != nullptr; node = graph.producer(value)) {
+    if (!has_cast && node->is("Cast")) {
+      has_cast = true;
+    } else if (is_transposed(graph, *node)) {
+      found.transposed = !found.transposed;
+    } else {
+      return {};
+    }
+    value = node->inputs[0];
+  }
+  const Tensor* matrix = value == kNoId ? nullptr : graph.constant(value);
+  if (!has_cast || matrix == nullptr || matrix->rank() != 2) return {};
+  const bool half = matrix->dtype() == DType::float16 || matrix->dtype() == DType::bfloat16;
+  found.matrix = half ? value : kNoId;
+  return found;
+}
+
+bool is_row_bias(const Graph& graph, ValueId bias) {
+  const Value& value = graph.value(bias);
+  return value.dtype == DType::float32 && value.shape && value.shape->size() == 1;
+}
+
+bool absorb_weight(Graph& graph, NodeId id) {
+  const Node& node = graph.node(id);
+  const bool gemm = node.is("Gemm");
+  if (!gemm && !node.is("MatMul")) return false;
+  if (graph.value(node.inputs[0]).dtype != DType::float32) return false;
+  const Stored stored = stored_matrix(graph, node.inputs[1]);
+  if (stored.matrix == kNoId) return false;
+  if (gemm) {
+    if (node.int_or("transA", 0) != 0 || node.float_or("alpha", 1) != 1) return false;
+    const ValueId bias = node.input(2);
+    if (bias != kNoId && (node.float_or("beta", 1) != 1 || !is_row_bias(graph, bias))) return false;
+  }
+  const auto& x = graph.value(node.inputs[0]).shape;
+  if (!x || x->size() < 2) return false;
+  const bool trans_b = (node.int_or("transB", 0) != 0) != stored.transposed;
+  graph.set_op(id, ops::kHalfGemm, ops::kDomain);
+  graph.set_input(id, 1, stored.matrix);
+  graph.attributes(id) = {{"transB", int64_t{trans_b ? 1 : 0}}};
+  return true;
+}
+
+/// An embedding is looked up in 16 bits; what was found is cast.
+bool absorb_table(Graph& graph, NodeId id) {
+  const Node& node = graph.node(id);
+  if (!node.is("Gather")) return false;
+  const Node* cast = graph.producer(node.inputs[0]);
+  if (cast == nullptr || !cast->is("Cast") || !graph.value(cast->inputs[0]).is_constant()) {
+    return false;
+  }
+  const DType stored = graph.value(cast->inputs[0]).dtype;
+  if (stored != DType::float16 && stored != DType::bfloat16) return false;
+  const Value& wide = graph.value(node.outputs[0]);
+  const std::vector<ValueId> inputs{cast->inputs[0], node.inputs[1]};
+  const NodeId gather = graph.add_node("Gather", inputs, {graph.unique_name(wide.name + "_stored")},
+                                       node.attributes);
+  const ValueId found = graph.node(gather).outputs[0];
+  graph.mutable_value(found).dtype = stored;
+  graph.mutable_value(found).shape = graph.value(graph.node(id).outputs[0]).shape;
+  const Attributes to = graph.producer(graph.node(id).inputs[0])->attributes;
+  graph.set_op(id, "Cast");
+  graph.attributes(id) = to;
+  graph.set_input(id, 0, found);
+  graph.drop_inputs(id, 1);
+  return true;
+}
+
+/// The float16 value that is cast to float32 there; kNoId: another thing.
+ValueId cast_from_half(const Graph& graph, ValueId value) {
+  const Node* cast = graph.producer(value);
+  if (cast == nullptr || !cast->is("Cast")) return kNoId;
+  return graph.value(cast->inputs[0]).dtype == DType::float16 ? cast->inputs[0] : kNoId;
+}
+
+bool absorb_cache(Graph& graph, NodeId id) {
+  const Node& node = graph.node(id);
+  if (!node.is("Attention") || graph.value(node.inputs[0]).dtype != DType::float32) return false;
+  if (node.input(4) != kNoId || node.output(1) != kNoId || node.output(2) != kNoId) return false;
+  const ValueId k = cast_from_half(graph, node.inputs[1]);
+  const ValueId v = cast_from_half(graph, node.inputs[2]);
+  if (k == kNoId || v == kNoId) return false;
+  graph.set_op(id, ops::kAttention, ops::kDomain);
+  graph.set_input(id, 1, k);
+  graph.set_input(id, 2, v);
+  return true;
+}
+
+}  // namespace
+
+int64_t absorb_casts(Graph& graph, const PassContext&) {
+  int64_t changes = 0;
+  for (const NodeId id : graph.nodes()) {
+    if (absorb_weight(graph, id) || absorb_cache(graph, id)) ++changes;
+  }
+  if (changes > 0) graph.remove_dead();
+  return changes;
+}
+
+}  // namespace narrow

@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+// One stretch of keys for a tile of query rows: scores, running maximum and sum, and the sum of
+// values weighted so far. After Milakov and Gimelshein, "Online normalizer calculation for softmax"
+// (2018), and Dao et al., "FlashAttention" (2022). Included inside an anonymous namespace behind a
+// float_vec.h.
+#pragma once
+
+/// e^x for x <= 88: 0 below -87.3. As runtime/ops/vec_math.h.
+inline Vec exponential(Vec x) {
+  const Vec least = set1(-87.3365F);
+  const Vec round = set1(12582912.0F);  // adding 1.5 * 2^23 rounds to an integer
+  const Vec bounded = smaller(set1(88.0F), larger(least, x));
+  const Vec n = multiply_add(bounded, set1(1.44269504F), round) - round;
+  const Vec r =
+      multiply_add(n, set1(2.12194440e-4F), multiply_add(n, set1(-0.693359375F), bounded));
+  constexpr float kTerms[] = {1.0F / 720, 1.0F / 120, 1.0F / 24, 1.0F / 6, 0.5F, 1.0F, 1.0F};
+  Vec p = set1(1.0F / 5040);
+  for (const float term : kTerms) p = multiply_add(p, r, set1(term));
+  return zero_below(scaled(p, n), x, least);
+}
+
+/// cap * tanh(x / cap).
+inline Vec capped(Vec x, float cap) {
+  const Vec e = exponential(x * set1(2 / cap));
+  return set1(cap) - set1(2 * cap) / (e + set1(1));
+}
+
+/// scores[i][j] = q[i] . k[j] for R rows and four keys.
+template <class T, int R>
+inline void score_block(const AttendArgs& g, int64_t row, int64_t key,
+                        float (*scores)[kAttendKeys]) {
+  const T* k[4];
+  for (int64_t j = 0; j < 4; ++j) {
+    const int64_t t = key + j < g.keys ? key + j : g.keys - 1;
+    k[j] = static_cast<const T*>(g.k) + t * g.k_row;
+  }
+  Vec acc[R][4];
+#pragma GCC unroll 4
+  for (int i = 0; i < R; ++i) {
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) acc[i][j] = zeros();
+  }
+  const auto multiply = [&](const auto& read, int64_t p) __attribute__((always_inline)) {
+    Vec w[4];
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) w[j] = read(k[j] + p);
+#pragma GCC unroll 4
+    for (int i = 0; i < R; ++i) {
+      const Vec x = read(g.q[row + i] + p);
+#pragma GCC unroll 4
+      for (int j = 0; j < 4; ++j) acc[i][j] = multiply_add(x, w[j], acc[i][j]);
+    }
+  };
+  int64_t p = 0;
+  for (; p + kWidth <= g.width; p += kWidth) {
+    multiply(
+        [](const auto* from) __attribute__((always_inline)) { return load(from); }, p);
+  }
+  if (p < g.width) {
+    const int64_t rest = g.width - p;
+    multiply(
+        [rest](const auto* from) __attribute__((always_inline)) { return load_part(from, rest); },
+        p);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < R; ++i) {
+    store_sum4(scores[row + i] + key, acc[i][0], acc[i][1], acc[i][2], acc[i][3]);
+  }
+}
+
+template <class T, int R>
+inline void score_rows(const AttendArgs& g, int64_t row, int64_t begin, int64_t end,
+                       float (*scores)[kAttendKeys]) {
+  for (int64_t key = begin / 4 * 4; key < end; key += 4) score_block<T, R>(g, row, key, scores);
+}
+
+/// Scores of one row become weights e^(score - maximum); returns what earlier sums are worth now.
+inline float soften(const AttendArgs& g, int64_t row, float* scores) {
+  const float masked = -__builtin_inff();
+  for (int64_t t = 0; t < g.begin[row]; ++t) scores[t] = 0;
+  for (int64_t t = g.end[row]; t < kAttendKeys; ++t) scores[t] = 0;
+  const float* bias = g.bias == nullptr ? nullptr : g.bias + row * kAttendKeys;
+  Vec top = set1(masked);
+  for (int64_t t = 0; t < kAttendKeys; t += kWidth) {
+    Vec x = load(scores + t) * set1(g.scale);
+    if (g.softcap > 0) x = capped(x, g.softcap);
+    if (bias != nullptr) x = x + load(bias + t);
+    store(scores + t, x);
+  }
+  for (int64_t t = 0; t < g.begin[row]; ++t) scores[t] = masked;
+  for (int64_t t = g.end[row]; t < kAttendKeys; ++t) scores[t] = masked;
+  for (int64_t t = 0; t < kAttendKeys; t += kWidth) top = larger(load(scores + t), top);
+  float lanes[kWidth];
+  store(lanes, top);
+  float largest = g.largest[row];
+  for (const float lane : lanes) largest = lane > largest ? lane : largest;
+  if (largest == masked) {
+    bool is_nan = false;  // which maxima do not see
+    for (int64_t t = 0; t < kAttendKeys; ++t) is_nan = is_nan || scores[t] != scores[t];
+    if (!is_nan) {
+      for (int64_t t = 0; t < kAttendKeys; ++t) scores[t] = 0;
+      return 1;
+    }
+    largest = 0;
+  }
+  Vec sum = zeros();
+  for (int64_t t = 0; t < kAttendKeys; t += kWidth) {
+    const Vec e = exponential(load(scores + t) - set1(largest));
+    store(scores + t, e);
+    sum = sum + e;
+  }
+  store(lanes, exponential(set1(g.largest[row] - largest)));
+  const float kept = lanes[0];
+  store(lanes, sum);
+  float total = 0;
+  for (const float lane : lanes) total += lane;
+  g.sum[row] = g.sum[row] * kept + total;
+  g.largest[row] = largest;
+  return kept;
+}
+
+/// y[i] = y[i] * kept[i] + sum over keys of weight * value, N vectors of R rows from `at` on; the
+/// last vector has `rest` numbers where that is not 0.
+template <class T, int R, int N>
+inline void weigh_block(const AttendArgs& g, int64_t row, int64_t begin, int64_t end, int64_t at,
+                        int64_t rest, const float (*weights)[kAttendKeys], const float* kept) {
+  Vec acc[R][N];
+#pragma GCC unroll 4
+  for (int i = 0; i < R; ++i) {
+#pragma GCC unroll 4
+    for (int n = 0; n < N; ++n) {
+      const float* from = g.y[row + i] + at + n * kWidth;
+      acc[i][n] = (rest > 0 ? load_part(from, rest) : load(from)) * set1(kept[row + i]);
+    }
+  }
+  for (int64_t t = begin; t < end; ++t) {
+    const T* v = static_cast<const T*>(g.v) + t * g.v_row + at;
+    Vec value[N];
+#pragma GCC unroll 4
+    for (int n = 0; n < N; ++n) {
+      value[n] = rest > 0 ? load_part(v + n * kWidth, rest) : load(v + n * kWidth);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < R; ++i) {
+      const Vec w = set1(weights[row + i][t]);
+#pragma GCC unroll 4
+      for (int n = 0; n < N; ++n) acc[i][n] = multiply_add(w, value[n], acc[i][n]);
+    }
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < R; ++i) {
+#pragma GCC unroll 4
+    for (int n = 0; n < N; ++n) {
+      float* to = g.y[row + i] + at + n * kWidth;
+      if (rest > 0) {
+        store_part(to, acc[i][n], rest);
+      } else {
+        store(to, acc[i][n]);
+      }
+    }
+  }
+}
+
+template <class T, int R>
+inline void weigh_rows(const AttendArgs& g, int64_t row, int64_t begin, int64_t end,
+                       const float (*weights)[kAttendKeys], const float* kept) {
+  int64_t at = 0;
+  for (; at + kOutputVectors * kWidth <= g.value_width; at += kOutputVectors * kWidth) {
+    weigh_block<T, R, kOutputVectors>(g, row, begin, end, at, 0, weights, kept);
+  }
+  for (; at + kWidth <= g.value_width; at += kWidth) {
+    weigh_block<T, R, 1>(g, row, begin, end, at, 0, weights, kept);
+  }
+  if (at < g.value_width) {
+    weigh_block<T, R, 1>(g, row, begin, end, at, g.value_width - at, weights, kept);
+  }
+}
+
+template <class T, int R>
+inline void attend_rows(const AttendArgs& g, int64_t row, float (*scores)[kAttendKeys]) {
+  int64_t begin = kAttendKeys;
+  int64_t end = 0;
+  for (int i = 0; i < R; ++i) {
+    begin = g.begin[row + i] < begin ? g.begin[row + i] : begin;
+    end = g.end[row + i] > end ? g.end[row + i] : end;
+  }
+  if (begin >= end) return;
+  score_rows<T, R>(g, row, begin, end, scores);
+  float kept[kAttendRows];
+  for (int i = 0; i < R; ++i) kept[row + i] = soften(g, row + i, scores[row + i]);
+  weigh_rows<T, R>(g, row, begin, end, scores, kept);
+}
+
+template <class T>
+inline void attend_body(const AttendArgs& g) {
+  alignas(64) float scores[kAttendRows][kAttendKeys];
+  int64_t row = 0;
+  for (; row + 4 <= g.rows; row += 4) attend_rows<T, 4>(g, row, scores);
+  if (row + 2 <= g.rows) {
+    attend_rows<T, 2>(g, row, scores);
+    row += 2;
+  }
+  if (row < g.rows) attend_rows<T, 1>(g, row, scores);
+}

@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: Apache-2.0
+// The float kernels of language models against sums in double, within bounds that follow from their
+// sums: products of 16-bit weights, and attention.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "guard_buffer.h"
+#include "kernel_inputs.h"
+#include "narrow/core/half.h"
+#include "narrow/core/parallel.h"
+#include "narrow/kernels/attention.h"
+
+namespace narrow::kernels {
+namespace {
+
+using testing::GuardBuffer;
+using testing::Noise;
+
+constexpr double kEpsilon = 0x1p-24;  // of one rounding
+constexpr double kExpError = 0x1p-21;
+
+void fill_reals(float* data, size_t count, uint64_t seed, float scale = 1) {
+  Noise noise(seed);
+  for (size_t i = 0; i < count; ++i) {
+    data[i] = scale * static_cast<float>(noise.in(-1000, 1000)) / 1000.0F;
+  }
+}
+
+/// 16-bit codes of reals, and what they are worth.
+void fill_halves(uint16_t* data, size_t count, uint64_t seed, bool brain,
+                 std::vector<double>& values) {
+  std::vector<float> reals(count);
+  fill_reals(reals.data(), count, seed);
+  values.resize(count);
+  for (size_t i = 0; i < count; ++i) {
+    data[i] = brain ? to_bfloat16(reals[i]).bits : to_half(reals[i]).bits;
+    values[i] = static_cast<double>(brain ? to_float(BFloat16{data[i]}) : to_float(Half{data[i]}));
+  }
+}
+
+TEST(HalfGemm, IsTheSumOfProducts) {
+  for (const KernelSet* set : testing::runnable_kernels()) {
+    for (const bool brain : {false, true}) {
+      for (const int64_t k : {1, 3, 4, 8, 15, 16, 33, 64, 100}) {
+        for (const auto& [m, n] : {std::pair{1, 1}, {1, 5}, {3, 4}, {4, 7}, {9, 8}}) {
+          SCOPED_TRACE(std::string(set->name) + " k " + std::to_string(k) + " m " +
+                       std::to_string(m) + " n " + std::to_string(n));
+          GuardBuffer<float> a(static_cast<size_t>(m * k));
+          GuardBuffer<uint16_t> b(static_cast<size_t>(n * k));
+          GuardBuffer<float> bias(static_cast<size_t>(n));
+          GuardBuffer<float> y(static_cast<size_t>(m * n));
+          std::vector<double> w;
+          fill_reals(a.data(), a.size(), 1);
+          fill_reals(bias.data(), bias.size(), 2);
+          fill_halves(b.data(), b.size(), 3, brain, w);
+          HalfGemmArgs args{a.data(), k, m, b.data(), k, n, k, brain, bias.data(), y.data(), n};
+          set->half_gemm(args);
+          for (int64_t i = 0; i < m; ++i) {
+            for (int64_t j = 0; j < n; ++j) {
+              double sum = static_cast<double>(bias[j]);
+              double size = std::abs(sum);
+              for (int64_t p = 0; p < k; ++p) {
+                const double product = static_cast<double>(a[i * k + p]) * w[j * k + p];
+                sum += product;
+                size += std::abs(product);
+              }
+              const double bound = static_cast<double>(k + 2) * kEpsilon * size;
+              ASSERT_NEAR(static_cast<double>(y[i * n + j]), sum, bound) << i << ", " << j;
+            }
+          }
+          // One row alone gives the same bits.
+          std::vector<float> row(static_cast<size_t>(n));
+          args.a = a.data() + (m - 1) * k;
+          args.m = 1;
+          args.dst = row.data();
+          set->half_gemm(args);
+          for (int64_t j = 0; j < n; ++j) ASSERT_EQ(row[j], y[(m - 1) * n + j]);
+        }
+      }
+    }
+  }
+}
+
+// --- attention ----------------------------------------------------------------------------------
+
+struct Case {
+  int64_t batch, heads, kv_heads, queries, keys, width, value_width;
+  bool half;
+  bool causal;
+  int64_t window;  // 0: none
+  float softcap;
+  bool biased;
+};
+
+struct Rig {
+  explicit Rig(const Case& shape) : c(shape) {
+    const auto count = [](int64_t n) { return static_cast<size_t>(n); };
+    q.resize(count(c.batch * c.heads * c.queries * c.width));
+    k.resize(count(c.batch * c.kv_heads * c.keys * c.width));
+    v.resize(count(c.batch * c.kv_heads * c.keys * c.value_width));
+    y.resize(count(c.batch * c.heads * c.queries * c.value_width), 7);
+    fill_reals(q.data(), q.size(), 1, 2);
+    fill_reals(k.data(), k.size(), 2, 2);
+    fill_reals(v.data(), v.size(), 3);
+    for (auto* both : {&k, &v}) {
+      auto& bits = both == &k ? k_bits : v_bits;
+      for (float& x : *both) {
+        bits.push_back(to_half(x).bits);
+        if (c.half) x = to_float(Half{bits.back()});
+      }
+    }
+    p.batch = c.batch;
+    p.heads = c.heads;
+    p.kv_heads = c.kv_heads;
+    p.queries = c.queries;
+    p.keys = c.keys;
+    p.width = c.width;
+    p.value_width = c.value_width;
+    p.q_strides = {c.heads * c.queries * c.width, c.queries * c.width, c.width};
+    p.k_strides = {c.kv_heads * c.keys * c.width, c.keys * c.width, c.width};
+    p.v_strides = {c.kv_heads * c.keys * c.value_width, c.keys * c.value_width, c.value_width};
+    p.y_strides = {c.heads * c.queries * c.value_width, c.queries * c.value_width, c.value_width};
+    p.q = q.data();
+    p.k = c.half ? static_cast<const void*>(k_bits.data()) : k.data();
+    p.v = c.half ? static_cast<const void*>(v_bits.data()) : v.data();
+    p.half = c.half;
+    p.y = y.data();
+    p.scale = 0.5F;
+    p.softcap = c.softcap;
+    p.visible = [this](int64_t b, int64_t i) { return range(b, i); };
+    if (c.biased) {
+      p.bias = [](int64_t, int64_t h, int64_t i, int64_t first, int64_t n, float* out) {
+        for (int64_t j = 0; j < n; ++j) out[j] = bias(h, i, first + j);
+      };
+    }
+  }
+  static float bias(int64_t h, int64_t i, int64_t key) {
+    if ((key + i) % 3 == 0) return -std::numeric_limits<float>::infinity();
+    return static_cast<float>((h + 2 * i + 3 * key) % 7) * 0.25F;
+  }
+  /// Batch item b holds keys - 3 b tokens.
+  AttentionProblem::Range range(int64_t b, int64_t i) const {
+    const int64_t valid = std::max<int64_t>(0, c.keys - 3 * b);
+    const int64_t position = i + valid - c.queries;
+    AttentionProblem::Range r{0, c.causal ? std::min(valid, position + 1) : valid};
+    if (c.window > 0) r.begin = std::max<int64_t>(0, position + 1 - c.window);
+    return r;
+  }
+  void run(const KernelSet& set) {
+    std::vector<std::byte> scratch(
+        attention_scratch_bytes(c.batch, c.heads, c.kv_heads, c.queries, c.keys, c.value_width) +
+        64);
+    run_attention(set, p, scratch);
+  }
+
+  /// Largest error over its bound.
+  void expect_right() const {
+    for (int64_t row = 0; row < c.batch * c.heads * c.queries; ++row) {
+      const int64_t b = row / (c.heads * c.queries);
+      const int64_t h = row / c.queries % c.heads;
+      const int64_t i = row % c.queries;
+      const int64_t kv = b * c.kv_heads + h / (c.heads / c.kv_heads);
+      const AttentionProblem::Range r = range(b, i);
+      std::vector<double> scores;
+      std::vector<int64_t> seen;
+      double score_error = 0;
+      for (int64_t t = r.begin; t < r.end; ++t) {
+        double dot = 0;
+        double size = 0;
+        for (int64_t d = 0; d < c.width; ++d) {
+          const double x = static_cast<double>(q[row * c.width + d]) *
+                           static_cast<double>(k[(kv * c.keys + t) * c.width + d]);
+          dot += x;
+          size += std::abs(x);
+        }
+        double s = 0.5 * dot;
+        double error = static_cast<double>(c.width + 3) * kEpsilon * 0.5 * size;
+        const auto cap = static_cast<double>(c.softcap);
+        if (cap > 0) {
+          s = cap * std::tanh(s / cap);
+          error += cap * (kExpError + 4 * kEpsilon);
+        }
+        if (c.biased) s += static_cast<double>(bias(h, i, t));
+        if (std::isinf(s)) continue;
+        error += 2 * kEpsilon * std::abs(s);
+        score_error = std::max(score_error, error);
+        scores.push_back(s);
+        seen.push_back(t);
+      }
+      const double top = scores.empty() ? 0 : *std::max_element(scores.begin(), scores.end());
+      double sum = 0;
+      for (double& s : scores) sum += s = std::exp(s - top);
+      // Errors of scores and exponentials go into weights, those of summing into both sums.
+      const double bound = 2 * (std::expm1(2 * score_error + kExpError) +
+                                static_cast<double>(c.keys + 8) * kEpsilon);
+      for (int64_t d = 0; d < c.value_width; ++d) {
+        double expected = 0;
+        for (size_t t = 0; t < seen.size(); ++t) {
+          expected +=
+              scores[t] / sum * static_cast<double>(v[(kv * c.keys + seen[t]) * c.value_width + d]);
+        }
+        ASSERT_NEAR(static_cast<double>(y[row * c.value_width + d]), expected, bound)
+            << "row " << row << " number " << d;
+        if (seen.empty()) {
+          ASSERT_EQ(y[row * c.value_width + d], 0.0F);
+        }
+      }
+    }
+  }
+
+  Case c;
+  std::vector<float> q, k, v, y;
+  std::vector<uint16_t> k_bits, v_bits;
+  AttentionProblem p;
+};
+
+constexpr Case kCases[] = {
+    // batch, heads, kv heads, queries, keys, width, value width, half, causal, window, cap, bias
+    {1, 1, 1, 1, 1, 1, 1, false, false, 0, 0, false},
+    {2, 4, 2, 5, 5, 8, 8, false, true, 0, 0, false},
+    {2, 6, 2, 1, 63, 16, 16, false, true, 0, 0, false},
+    {1, 8, 1, 1, 64, 20, 33, true, true, 0, 0, false},
+    {1, 3, 3, 1, 65, 64, 64, false, true, 0, 0, false},
+    {2, 4, 2, 1, 700, 12, 80, false, true, 0, 0, false},
+    {2, 4, 2, 1, 700, 12, 80, true, true, 100, 0, true},
+    {1, 4, 2, 7, 513, 32, 32, true, true, 0, 5, false},
+    {1, 4, 2, 70, 70, 24, 40, false, true, 0, 0, false},
+    {1, 2, 1, 150, 150, 17, 5, false, true, 33, 0, false},
+    {1, 2, 1, 150, 150, 17, 5, true, false, 0, 2, true},
+    {2, 2, 2, 40, 20, 8, 8, false, true, 0, 0, false},  // the first queries see nothing
+    {1, 5, 1, 9, 130, 256, 256, false, true, 0, 0, true},
+};
+
+TEST(AttentionKernel, IsSoftmaxOfScores) {
+  for (const KernelSet* set : testing::runnable_kernels()) {
+    for (size_t i = 0; i < std::size(kCases); ++i) {
+      SCOPED_TRACE(std::string(set->name) + " case " + std::to_string(i));
+      Rig rig(kCases[i]);
+      rig.run(*set);
+      rig.expect_right();
+    }
+  }
+}
+
+TEST(AttentionKernel, ThreadsDoNotChangeABit) {
+  for (const Case& c : kCases) {
+    Rig one(c);
+    Rig many(c);
+    {
+      const ThreadLimit limit(1);
+      one.run(best_kernels());
+    }
+    const ThreadLimit limit(4);
+    many.run(best_kernels());
+    EXPECT_EQ(one.y, many.y);
+  }
+}
+
+TEST(AttentionKernel, WhatIsNotSeenIsNotRead) {
+  for (const KernelSet* set : testing::runnable_kernels()) {
+    Rig clean(kCases[5]);
+    clean.run(*set);
+    Rig dirty(kCases[5]);
+    for (int64_t kv = 0; kv < dirty.c.batch * dirty.c.kv_heads; ++kv) {
+      const int64_t end = dirty.range(kv / dirty.c.kv_heads, 0).end;
+      for (int64_t t = end; t < dirty.c.keys; ++t) {
+        std::fill_n(dirty.k.data() + (kv * dirty.c.keys + t) * dirty.c.width, dirty.c.width,
+                    std::numeric_limits<float>::quiet_NaN());
+        std::fill_n(dirty.v.data() + (kv * dirty.c.keys + t) * dirty.c.value_width,
+                    dirty.c.value_width, std::numeric_limits<float>::quiet_NaN());
+      }
+    }
+    dirty.run(*set);
+    EXPECT_EQ(clean.y, dirty.y) << set->name;
+  }
+}
+
+TEST(AttentionKernel, NotANumberIsHandedOn) {
+  for (const KernelSet* set : testing::runnable_kernels()) {
+    for (const size_t i : {4, 5, 8}) {  // whole tiles, split ones, many queries
+      Rig rig(kCases[i]);
+      std::fill(rig.q.begin(), rig.q.end(), std::numeric_limits<float>::quiet_NaN());
+      rig.run(*set);
+      for (const float y : rig.y) ASSERT_TRUE(y != y) << set->name;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace narrow::kernels
