@@ -118,9 +118,15 @@ void add_recipe_flags(CLI::App& command, QuantizeFlags& flags) {
     };
     const bool boolean = std::string_view(key.values) == "BOOL";
     if (boolean) {
+      // --equalize, or --equalize=false to change what the file says.
+      const auto is_bool = [](const std::string& text) {
+        return text == "true" || text == "false" ? std::string() : text + ": true or false";
+      };
       command
-          .add_flag_callback(
-              flag_name(key), [set] { set("true"); }, key.help)
+          .add_flag_function(
+              flag_name(key), [set](std::int64_t times) { set(times > 0 ? "true" : "false"); },
+              key.help)
+          ->check(is_bool)
           ->group("Recipe");
       continue;
     }

@@ -162,6 +162,23 @@ TEST_F(Quantized, RecipeEqualsFlags) {
   EXPECT_EQ(json.at("plan").at("layers").at("float"), 1) << "/fc2 is excluded";
 }
 
+TEST(RecipeFlags, ChangeWhatTheFileSays) {
+  const TemporaryFolder folder;
+  write_file(folder.file("r.yaml"), "equalize: true\nseed: 3\nexclude: [a]\n");
+  const auto dump = [&](std::vector<std::string> flags) {
+    flags.insert(flags.begin(), {"quantize", "--dump-recipe", "--recipe", folder.file("r.yaml")});
+    const Outcome outcome = narrow_program(flags);
+    EXPECT_EQ(outcome.code, 0) << outcome.err;
+    return outcome.out;
+  };
+  EXPECT_EQ(dump({}), "equalize: true\nseed: 3\nexclude: [a]\n");
+  EXPECT_EQ(dump({"--equalize"}), dump({}));
+  EXPECT_EQ(dump({"--equalize=false", "--seed", "1"}), "exclude: [a]\n");
+  EXPECT_EQ(dump({"--integer-only", "--exclude", "b,c", "--exclude", "d"}),
+            "equalize: true\nseed: 3\nexclude: [a, b, c, d]\ninteger_only: true\n");
+  EXPECT_EQ(narrow_program({"quantize", "--dump-recipe", "--equalize=perhaps"}).code, 2);
+}
+
 TEST_F(Quantized, AGateThatFailsWritesNothing) {
   const TemporaryFolder folder;
   write_file(folder.file("q.onnx"), "the old file");

@@ -246,7 +246,7 @@ class Quantizer {
                 fmt::format("{}: these statistics are of {} {}", job_.statistics.string(),
                             same_model ? "another equalization of" : "another model than",
                             job_.model.string()),
-                same_model ? "give the same --data, or --equalize false to both runs"
+                same_model ? "give the same --data, or --equalize=false to both runs"
                            : "calibrate this model");
   }
 
