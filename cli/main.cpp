@@ -56,6 +56,13 @@ Error usage_error(const CLI::App& app, const CLI::ParseError& e) {
     if (!near.empty()) hint = fmt::format("did you mean '{}'? {}", near, hint);
     return {ErrorCode::invalid_argument, fmt::format("{} has no option '{}'", name, flag), hint};
   }
+  // CLI11 says "At Most 1 required but received 2".
+  for (const CLI::Option* option : command.get_options()) {
+    if (option->get_items_expected_max() == 1 && option->count() > 1) {
+      return {ErrorCode::invalid_argument,
+              fmt::format("{} is given {} times", option->get_name(), option->count()), hint};
+    }
+  }
   return {ErrorCode::invalid_argument, e.what(), hint};
 }
 

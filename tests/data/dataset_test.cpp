@@ -473,6 +473,25 @@ TEST(NpzData, ValuesAreConverted) {
             ErrorCode::numeric_failure);
 }
 
+TEST(NpzData, SamplesThatAreNotFiniteAreNamed) {
+  const TemporaryFolder folder;
+  const std::string path = (folder.path() / "d.npz").string();
+  constexpr float kInf = std::numeric_limits<float>::infinity();
+  constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+  for (const DType dtype : {DType::float32, DType::float16}) {
+    for (const float bad : {kNan, kInf, -kInf}) {
+      write_npz(
+          path,
+          {{"x", Tensor::from_floats(std::vector<float>{1, 2, 3, bad, 5, 6}, dtype, Dims{3, 2})}});
+      const auto data = open("npz:" + path, model({-1, 2}, dtype));
+      EXPECT_EQ(get(*data, {0, 2}).inputs.at("image").dim(0), 2) << "the others are usable";
+      const Error e = error_of([&] { (void)get(*data, {0, 1}); });
+      EXPECT_EQ(e.code(), ErrorCode::numeric_failure);
+      expect_contains(e.what(), "d.npz: array 'image', sample 1 holds ");
+    }
+  }
+}
+
 TEST(NpzData, LabelsAreChecked) {
   const TemporaryFolder folder;
   const auto path = folder.path() / "d.npz";

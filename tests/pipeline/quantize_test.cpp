@@ -218,6 +218,49 @@ TEST_F(QuantizeFashion, WithoutDataWeightsOnlyAreCheckedOnRandomInputs) {
   EXPECT_THROW(run_quantize(job), Error);
 }
 
+/// The zero_point of the weights of the first convolution.
+Tensor dynamic_zero_point(const fs::path& file) {
+  const Graph graph = read_onnx(file);
+  for (const NodeId id : graph.nodes()) {
+    const Node& node = graph.node(id);
+    if (node.is("ConvInteger")) return *graph.constant(node.input(3));
+  }
+  ADD_FAILURE() << "no ConvInteger in " << file;
+  return {};
+}
+
+// onnxruntime's ConvInteger takes one zero_point for all channels.
+TEST_F(QuantizeFashion, DynamicConvolutionsHaveOneZeroPointWhereTheyCan) {
+  set("mode", "dynamic");
+  set("eval_samples", "20");
+  set("weights", "uint8");
+  set("weight_symmetry", "symmetric");  // all zero_points are 128
+  run_quantize(job);
+  EXPECT_EQ(dynamic_zero_point(job.output).elements(), 1);
+  set("weight_symmetry", "asymmetric");
+  set("target", "ort");
+  run_quantize(job);
+  EXPECT_EQ(dynamic_zero_point(job.output).elements(), 1);
+}
+
+TEST_F(QuantizeFashion, NotesWhereBitsAreStoredWider) {
+  const auto notes = [&] {
+    std::string all;
+    for (const std::string& note : run_quantize(job).notes) all += note + "\n";
+    return all;
+  };
+  set("calibration_samples", "10");
+  set("eval_samples", "10");
+  EXPECT_EQ(notes(), "");
+  set("weights", "int5");
+  EXPECT_NE(notes().find("int5 weights are stored as int8"), std::string::npos) << notes();
+  set("mode", "dynamic");
+  set("weights", "int4");
+  EXPECT_NE(notes().find("int4 weights are stored as int8"), std::string::npos) << notes();
+  set("mode", "weight_only");
+  EXPECT_EQ(notes(), "") << "packed";
+}
+
 TEST_F(QuantizeFashion, CancellingLeavesNothing) {
   std::atomic<bool> cancel{false};
   job.progress = Progress(

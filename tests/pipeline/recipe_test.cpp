@@ -170,6 +170,11 @@ TEST(Recipe, ValidateChecksTheWhole) {
   expect_in(check("target: tensorrt\nactivations: uint8\n"), "does not fit target tensorrt");
   expect_in(check("target: tensorrt\nactivation_symmetry: asymmetric\n"), "needs");
   expect_in(check("target: cmsis\nmode: weight_only\n"), "target cmsis has no weight_only mode");
+  expect_in(check("target: cmsis\nmode: dynamic\n"), "target cmsis has no dynamic mode");
+  expect_in(check("target: tensorrt\nmode: dynamic\n"), "target tensorrt has no dynamic mode");
+  EXPECT_EQ(check("target: ort\nmode: dynamic\nweights: uint8\n"), "valid");
+  expect_in(check("target: ort\nmode: dynamic\nweights: uint8\ngranularity: per_axis\n"),
+            "one zero_point");
   expect_in(check("target: ort\nopset: 99\n"), "above what target ort reads");
   expect_in(check("format: qoperator\nmode: dynamic\n"), "not possible in mode dynamic");
   expect_in(check("max_drop: 1\nmode: dynamic\n"), "need data to measure on");

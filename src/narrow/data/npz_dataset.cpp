@@ -127,7 +127,9 @@ class NpzDataset final : public Dataset {
     Batch batch;
     if (indices.empty()) return batch;
     for (const Column& column : columns_) {
-      batch.inputs.emplace(column.input, column.shared ? column.values : rows(column, indices));
+      Tensor values = column.shared ? column.values : rows(column, indices);
+      if (!column.shared) require_finite(values, column.input, indices);
+      batch.inputs.emplace(column.input, std::move(values));
     }
     for (const int64_t i : indices) {
       if (labelled_) batch.labels.push_back(labels_[static_cast<size_t>(i)]);
@@ -209,6 +211,21 @@ class NpzDataset final : public Dataset {
     }
     labels_ = read_labels(y, place("y"));
     labelled_ = true;
+  }
+
+  /// A NaN that goes into a network may come out as any number: the sample is named instead.
+  void require_finite(const Tensor& values, const std::string& input,
+                      std::span<const int64_t> indices) const {
+    if (!is_float(values.dtype())) return;
+    const std::vector<float> all = values.to_floats();
+    const auto bad =
+        std::find_if(all.begin(), all.end(), [](float v) { return !std::isfinite(v); });
+    if (bad == all.end()) return;
+    const size_t row = all.size() / indices.size();
+    const size_t at = static_cast<size_t>(bad - all.begin()) / row;
+    throw Error(ErrorCode::numeric_failure,
+                fmt::format("{}, sample {} holds {}", place(input), indices[at], *bad),
+                "repair it, or leave the sample out");
   }
 
   static Tensor rows(const Column& column, std::span<const int64_t> indices) {

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <set>
 
 #include "narrow/core/error.h"
 #include "narrow/ptq/bias_correction/bias_correction.h"
@@ -63,6 +64,7 @@ class Planner {
       located("node", layer.node, [&] { add_layer(layer); });
     }
     note_widened();
+    note_storage();
     return std::move(out_);
   }
 
@@ -167,6 +169,23 @@ class Planner {
           fmt::format("{}: weight scales of {} channels enlarged so that their bias fits int32",
                       layer.node, layer.widened.size()));
     }
+  }
+
+  /// Where the file is larger than the number of bits says.
+  void note_storage() {
+    const bool dynamic = assignment_.mode == Mode::dynamic;
+    std::set<std::string> lines;
+    for (const AssignedLayer& layer : assignment_.layers) {
+      if (!layer.weight_scheme) continue;
+      const int used = layer.weight_scheme->bits;
+      const int stored = dynamic ? 8 : bits(layer.weight_scheme->storage());
+      if (used == stored) continue;
+      const char* sign = layer.weight_scheme->is_signed ? "int" : "uint";
+      lines.insert(fmt::format("{}{} weights are stored as {}{}: {}", sign, used, sign, stored,
+                               dynamic ? "the integer operators of mode dynamic take bytes"
+                                       : "ONNX has no type of that many bits"));
+    }
+    out_.notes.insert(out_.notes.end(), lines.begin(), lines.end());
   }
 
   Graph& graph_;

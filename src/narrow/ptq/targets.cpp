@@ -36,6 +36,7 @@ constexpr TargetProfile kTargets[] = {
      .symmetric_activations = false,
      .symmetric_weights = false,
      .per_axis = true,
+     .dynamic_zero_points = true,
      .bias = BiasForm::int32,
      .quantize_outputs = false,
      .integer_throughout = false,
@@ -51,6 +52,7 @@ constexpr TargetProfile kTargets[] = {
      .symmetric_activations = false,
      .symmetric_weights = false,
      .per_axis = true,
+     .dynamic_zero_points = false,
      .bias = BiasForm::int32,
      .quantize_outputs = true,
      .integer_throughout = false,
@@ -66,6 +68,7 @@ constexpr TargetProfile kTargets[] = {
      .symmetric_activations = false,
      .symmetric_weights = true,
      .per_axis = true,
+     .dynamic_zero_points = false,
      .bias = BiasForm::float32,
      .quantize_outputs = false,
      .integer_throughout = false,
@@ -81,6 +84,7 @@ constexpr TargetProfile kTargets[] = {
      .symmetric_activations = true,
      .symmetric_weights = true,
      .per_axis = true,
+     .dynamic_zero_points = false,
      .bias = BiasForm::float32,
      .quantize_outputs = false,
      .integer_throughout = false,
@@ -96,6 +100,7 @@ constexpr TargetProfile kTargets[] = {
      .symmetric_activations = false,
      .symmetric_weights = true,
      .per_axis = true,
+     .dynamic_zero_points = false,
      .bias = BiasForm::int32,
      .quantize_outputs = true,
      .integer_throughout = true,
@@ -174,6 +179,10 @@ void resolve_activations(QuantizeOptions& o, const TargetProfile& target) {
     refuse(fmt::format("activations {} are not possible in mode dynamic", o.activations->text()),
            "DynamicQuantizeLinear gives uint8");
   }
+  if (o.mode == Mode::dynamic && !lists(target.activations, "uint8")) {
+    refuse(fmt::format("target {} has no dynamic mode", target.name),
+           "DynamicQuantizeLinear gives uint8; choose mode static");
+  }
   check_type("activations", *o.activations, target.activations, target, o.mode);
 }
 
@@ -204,10 +213,12 @@ void resolve_granularity(QuantizeOptions& o, const TargetProfile& target) {
   if (o.group_size < 0 || o.group_size > kLargestGroup) {
     refuse(fmt::format("group_size {} is not possible", o.group_size), "give 16, 32, 64, 128, ...");
   }
+  const bool zero_points = o.weight_symmetry != Symmetry::symmetric && !o.weights->floating;
+  const bool one_zero_point = o.mode == Mode::dynamic && zero_points && !target.dynamic_zero_points;
   if (!o.granularity) {
-    o.granularity = o.group_size > 0
-                        ? Granularity::per_group
-                        : (target.per_axis ? Granularity::per_axis : Granularity::per_tensor);
+    const bool per_axis = target.per_axis && !one_zero_point;
+    o.granularity = o.group_size > 0 ? Granularity::per_group
+                                     : (per_axis ? Granularity::per_axis : Granularity::per_tensor);
   }
   switch (*o.granularity) {
     case Granularity::per_token:
@@ -222,6 +233,11 @@ void resolve_granularity(QuantizeOptions& o, const TargetProfile& target) {
       break;
     case Granularity::per_axis:
       if (!target.per_axis) refuse(fmt::format("target {} has no per_axis scales", target.name));
+      if (one_zero_point) {
+        refuse(fmt::format("target {} takes one zero_point for all channels in mode dynamic",
+                           target.name),
+               "give --weight-symmetry symmetric or --granularity per_tensor");
+      }
       [[fallthrough]];
     case Granularity::per_tensor:
       if (o.group_size != 0) {

@@ -22,7 +22,8 @@ struct TargetProfile {
   const char* weight_only_weights;
   bool symmetric_activations;  // zero_point must be 0 (the middle for unsigned codes)
   bool symmetric_weights;
-  bool per_axis;  // scales per output channel are understood
+  bool per_axis;             // scales per output channel are understood
+  bool dynamic_zero_points;  // ... and zero_points per channel by the operators of mode dynamic
   BiasForm bias;
   /// Quantize the outputs of layers also where only float operators or the caller read them.
   bool quantize_outputs;

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <map>
 #include <numeric>
@@ -87,9 +88,8 @@ class DynamicWriter {
     std::vector<ValueId> inputs{x.codes, constant(layer.weights + "_quantized", codes),
                                 x.zero_point};
     if (weights.params.zero_point.defined()) {
-      inputs.push_back(constant(layer.weights + "_zero_point",
-                                Tensor::from_ints(weights.params.zero_point.to_ints(),
-                                                  codes.dtype(), weights.params.scale.dims())));
+      inputs.push_back(
+          constant(layer.weights + "_zero_point", short_zero_point(weights.params, codes.dtype())));
     }
     graph_.set_op(id, conv ? "ConvInteger" : "MatMulInteger");
     if (!conv) graph_.attributes(id).clear();
@@ -101,6 +101,16 @@ class DynamicWriter {
       }
     }
     graph_.mutable_value(node.outputs[0]).dtype = DType::int32;
+  }
+
+  /// A scalar where all channels agree: onnxruntime's ConvInteger takes nothing else.
+  static Tensor short_zero_point(const QuantParams& params, DType dtype) {
+    const std::vector<int64_t> values = params.zero_point.to_ints();
+    const bool equal =
+        std::all_of(values.begin(), values.end(), [&](int64_t v) { return v == values.front(); });
+    if (equal && !values.empty())
+      return Tensor::from_ints(std::span(values).first(1), dtype, Dims{});
+    return Tensor::from_ints(values, dtype, params.scale.dims());
   }
 
   QuantizedInput quantized(ValueId x) {
