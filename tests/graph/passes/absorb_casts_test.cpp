@@ -83,6 +83,20 @@ TEST(AbsorbCasts, WhatStays) {
             "MatMul");
 }
 
+TEST(AbsorbCasts, Embedding) {
+  Net n;
+  const ValueId found = n.op("Gather", {wide(n, n.zeros({9, 8}, DType::bfloat16)),
+                                        n.input(SymbolicShape{2, 3}, DType::int64)});
+  EXPECT_EQ(after(n, n.op("Neg", {found})), "Neg");
+  ASSERT_EQ(n.g.num_nodes(), 3u);
+  EXPECT_EQ(n.g.value(n.g.node(n.g.nodes()[0]).outputs[0]).dtype, DType::bfloat16);
+  EXPECT_EQ(n.g.value(n.g.node(n.g.nodes()[1]).outputs[0]).dtype, DType::float32);
+  Net output;
+  EXPECT_EQ(after(output, output.op("Gather", {wide(output, output.zeros({9, 8}, DType::bfloat16)),
+                                               output.input(SymbolicShape{2}, DType::int64)})),
+            "Gather");
+}
+
 TEST(AbsorbCasts, KeysAndValues) {
   const auto attention = [](DType k, DType v) {
     Net n;

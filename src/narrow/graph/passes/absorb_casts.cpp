@@ -78,18 +78,23 @@ bool absorb_table(Graph& graph, NodeId id) {
   }
   const DType stored = graph.value(cast->inputs[0]).dtype;
   if (stored != DType::float16 && stored != DType::bfloat16) return false;
-  const Value& wide = graph.value(node.outputs[0]);
+  const ValueId wide = node.outputs[0];
+  if (graph.value(wide).is_output) return false;  // it would lose its name
   const std::vector<ValueId> inputs{cast->inputs[0], node.inputs[1]};
-  const NodeId gather = graph.add_node("Gather", inputs, {graph.unique_name(wide.name + "_stored")},
-                                       node.attributes);
+  const Attributes to = cast->attributes;
+  const std::string name = graph.value(wide).name;
+  const auto shape = graph.value(wide).shape;
+  const NodeId gather = graph.add_node("Gather", inputs, {graph.unique_name(name + "_stored")},
+                                       graph.node(id).attributes);
   const ValueId found = graph.node(gather).outputs[0];
   graph.mutable_value(found).dtype = stored;
-  graph.mutable_value(found).shape = graph.value(graph.node(id).outputs[0]).shape;
-  const Attributes to = graph.producer(graph.node(id).inputs[0])->attributes;
-  graph.set_op(id, "Cast");
-  graph.attributes(id) = to;
-  graph.set_input(id, 0, found);
-  graph.drop_inputs(id, 1);
+  graph.mutable_value(found).shape = shape;
+  const NodeId widen = graph.add_node("Cast", {found}, {graph.unique_name(name + "_wide")}, to);
+  const ValueId widened = graph.node(widen).outputs[0];
+  graph.mutable_value(widened).dtype = graph.value(wide).dtype;
+  graph.mutable_value(widened).shape = shape;
+  graph.replace_uses(wide, widened);
+  graph.remove_node(id);
   return true;
 }
 
@@ -118,9 +123,12 @@ bool absorb_cache(Graph& graph, NodeId id) {
 int64_t absorb_casts(Graph& graph, const PassContext&) {
   int64_t changes = 0;
   for (const NodeId id : graph.nodes()) {
-    if (absorb_weight(graph, id) || absorb_cache(graph, id)) ++changes;
+    if (absorb_weight(graph, id) || absorb_table(graph, id) || absorb_cache(graph, id)) ++changes;
   }
-  if (changes > 0) graph.remove_dead();
+  if (changes > 0) {
+    graph.sort();
+    graph.remove_dead();
+  }
   return changes;
 }
 
