@@ -247,6 +247,20 @@ TEST_F(Run, BenchTakesInputsAndProfiles) {
   EXPECT_LE(total, 1.5 * json.at("mean_us").get<double>());
 }
 
+TEST(Bench, PeakMemoryIsItsOwn) {
+  const auto peak = [] {
+    return narrow_json({"bench", fashion_model(), "--runs", "1", "--threads", "1"})
+        .at("peak_rss_bytes")
+        .get<uint64_t>();
+  };
+  const uint64_t before = peak();
+  // Memory of the process that starts the program, every page of it touched.
+  constexpr uint64_t kBallast = uint64_t{512} << 20;
+  const std::vector<char> ballast(kBallast, 1);
+  EXPECT_LT(peak(), before + kBallast / 2);
+  EXPECT_EQ(ballast.back(), 1);
+}
+
 TEST(Bench, SeedDecidesTheInputs) {
   const auto hash = [](const char* seed) {
     return narrow_json({"bench", fashion_model(), "--runs", "1", "--seed", seed, "--threads", "1"})
