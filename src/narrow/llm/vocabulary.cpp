@@ -57,6 +57,11 @@ TokenizerMetadata common(const TokenizerData& data, int64_t vocab_size) {
   m.padding_token_id = id(data.special.pad);
   m.cls_token_id = id(data.special.cls);
   m.mask_token_id = id(data.special.mask);
+  // Files without tokenizer_config.json: what stands around every text.
+  if (data.model != TokenizerModel::wordpiece) {
+    if (!m.bos_token_id && data.prefix_ids.size() == 1) m.bos_token_id = data.prefix_ids.front();
+    if (!m.eos_token_id && data.suffix_ids.size() == 1) m.eos_token_id = data.suffix_ids.front();
+  }
   const auto around = [](const std::vector<int32_t>& ids, const std::optional<int64_t>& wanted) {
     return wanted && std::find(ids.begin(), ids.end(), *wanted) != ids.end();
   };
