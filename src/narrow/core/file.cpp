@@ -39,10 +39,16 @@ void sync_folder(const std::filesystem::path& file) {
   ::close(fd);
 }
 
+[[noreturn]] void refuse_special(const std::filesystem::path& path) {
+  throw Error(ErrorCode::invalid_argument, fmt::format("'{}' is not a file", path.string()),
+              "pipes, devices and folders are neither read nor written");
+}
+
 }  // namespace
 
 std::shared_ptr<const MappedFile> MappedFile::open(const std::filesystem::path& path) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  // O_NONBLOCK: opening a pipe would wait for its writer.
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) fail("open", path, errno);
   struct stat status {};
   if (::fstat(fd, &status) != 0) {
@@ -52,7 +58,7 @@ std::shared_ptr<const MappedFile> MappedFile::open(const std::filesystem::path& 
   }
   if (!S_ISREG(status.st_mode)) {
     ::close(fd);
-    throw Error(ErrorCode::invalid_argument, fmt::format("'{}' is not a file", path.string()));
+    refuse_special(path);
   }
   std::shared_ptr<MappedFile> file(new MappedFile);
   file->path_ = path;
@@ -75,10 +81,15 @@ MappedFile::~MappedFile() {
 }
 
 AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path)) {
+  // The rename would put a file in the place of a device (root and /dev/null) or a pipe.
+  struct stat status {};
+  if (::stat(path_.c_str(), &status) == 0 && !S_ISREG(status.st_mode)) refuse_special(path_);
   static std::atomic<unsigned> counter{0};
-  temporary_ = path_;
-  temporary_ += fmt::format(".tmp.{}.{}", ::getpid(), counter++);
-  fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+  do {  // a killed process of the same number may have left its temporary file
+    temporary_ = path_;
+    temporary_ += fmt::format(".tmp.{}.{}", ::getpid(), counter++);
+    fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+  } while (fd_ < 0 && errno == EEXIST);
   if (fd_ < 0) fail("write", path_, errno);
   buffer_.reserve(kBufferBytes);
 }

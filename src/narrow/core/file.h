@@ -15,7 +15,7 @@ namespace narrow {
 /// A file mapped read-only. Share it to keep tensors that point into it alive.
 class MappedFile {
  public:
-  /// Throws not_found or io_error, naming the path.
+  /// Throws not_found, io_error, or invalid_argument for what is no regular file, naming the path.
   static std::shared_ptr<const MappedFile> open(const std::filesystem::path& path);
   ~MappedFile();
   MappedFile(const MappedFile&) = delete;
@@ -36,6 +36,7 @@ class MappedFile {
 /// commit() the destructor removes it and an older file stays whole.
 class AtomicFile {
  public:
+  /// Throws as write() does, and invalid_argument where `path` is something else than a file.
   explicit AtomicFile(std::filesystem::path path);
   ~AtomicFile();
   AtomicFile(const AtomicFile&) = delete;
