@@ -225,18 +225,18 @@ inline constexpr int64_t kWgemmRows = 64;
 inline constexpr int64_t kFusedRows = 8;
 using WgemmFn = void (*)(const WgemmArgs& args) noexcept;
 
-/// dst[r][c] = bias[c] + sum over k: a[r][k] * b[c][k] with b in 16-bit floats, rows of k as
-/// checkpoints store them. In float with FMA where there is one; the order of a sum depends on k
+/// dst[r][c] = bias[c] + sum over k: a[r][k] * b[c][k], rows of k as checkpoints store them, b in
+/// 16-bit floats or float32. In float with FMA where there is one; the order of a sum depends on k
 /// alone.
 struct HalfGemmArgs {
   const float* a;
   int64_t lda;
   int64_t m;
-  const void* b;  // Float16 or BrainFloat
+  const void* b;
   int64_t ldb;
   int64_t n;
   int64_t k;
-  int32_t brain;      // not 0: BrainFloat
+  int32_t stored;     // b: 0 Float16, 1 BrainFloat, 2 float
   const float* bias;  // nullptr: none
   float* dst;
   int64_t ldc;
