@@ -24,6 +24,9 @@ class MappedFile {
   const std::filesystem::path& path() const { return path_; }
   std::span<const std::byte> bytes() const { return {data_, size_}; }
   std::string_view text() const { return {reinterpret_cast<const char*>(data_), size_}; }
+  /// Tells the system that a part of bytes() is not needed for now, so that reading a large file
+  /// once does not fill the memory. It may be read again.
+  void release(std::span<const std::byte> part) const;
 
  private:
   MappedFile() = default;
@@ -38,6 +41,10 @@ class AtomicFile {
  public:
   /// Throws as write() does, and invalid_argument where `path` is something else than a file.
   explicit AtomicFile(std::filesystem::path path);
+  /// For work that can go on after a crash: the temporary is called `partial`, its first
+  /// `keep_bytes` stay, and the destructor leaves it. Throws corrupt_data if it is shorter than
+  /// that, io_error if another process is writing it.
+  AtomicFile(std::filesystem::path path, std::filesystem::path partial, uint64_t keep_bytes);
   ~AtomicFile();
   AtomicFile(const AtomicFile&) = delete;
   AtomicFile& operator=(const AtomicFile&) = delete;
@@ -47,12 +54,15 @@ class AtomicFile {
   void write(std::string_view text) { write(text.data(), text.size()); }
   uint64_t position() const { return position_; }
   const std::filesystem::path& temporary_path() const { return temporary_; }
+  /// Hands what was written to the system: it survives the end of this process, however it ends.
+  void flush();
   void commit();
 
  private:
-  void flush();
+  void write_out(const char* data, size_t bytes);
   std::filesystem::path path_;
   std::filesystem::path temporary_;
+  bool keep_ = false;
   int fd_ = -1;
   uint64_t position_ = 0;
   std::string buffer_;
