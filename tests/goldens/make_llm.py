@@ -252,6 +252,8 @@ def check_twin(folder, llama_cpp):
     sys.path.insert(0, str(llama_cpp))
     import ctypes
     from llama_cpp import llama_cpp as ll
+    quiet = ll.llama_log_callback(lambda level, text, data: None)
+    ll.llama_log_set(quiet, None)
     golden = np.load(folder / "golden.npz")
     bert = "last_hidden_state" in golden
     model = ll.llama_model_load_from_file(str(folder / "model.gguf").encode(), ll.llama_model_default_params())

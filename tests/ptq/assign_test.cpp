@@ -233,6 +233,26 @@ TEST(Assign, GroupsOfConvolutionWeightsAreRowsOfAMatrix) {
   EXPECT_TRUE(identical(run(net.g, data)[0], before));
 }
 
+TEST(Assign, TargetsWithoutShortGroupsGetWholeOnes) {
+  // OpenVINO refuses the whole file if one axis is no multiple of its block size.
+  for (const char* target : {"openvino", "tensorrt"}) {
+    SmallNet net = classifier();
+    QuantizeOptions o = options_for(target, Mode::weight_only);
+    o.weights = number_type_from_string("int4");
+    o.group_size = 24;  // conv1 sums 27 weights, conv2 72
+    const Assignment a = assigned(net, o);
+    EXPECT_EQ(a.layers[0].weight_scheme->granularity, Granularity::per_axis);
+    EXPECT_EQ(a.layers[0].weight_scheme->axis, a.layers[0].channel_axis);
+    EXPECT_EQ(a.layers[1].weight_scheme->granularity, Granularity::per_group);
+    ASSERT_FALSE(a.notes.empty());
+    expect_in(a.notes[0], "has no shorter last group; one scale for each channel in: conv1 (27)");
+    for (const AssignedLayer& layer : a.layers) {
+      if (layer.weight_scheme->granularity != Granularity::per_group) continue;
+      EXPECT_EQ(constant_of(net.g, layer.weights).dim(layer.weight_scheme->axis) % 24, 0);
+    }
+  }
+}
+
 TEST(Assign, QuantizedLayersAreRefusedByName) {
   SmallNet net = classifier();
   const Tensor data = random_tensor({4, 3, 8, 8}, 5);

@@ -31,6 +31,8 @@ struct KernelSet {
   WgemmFn wgemm;
   HalfGemmFn half_gemm;
   AttendFn attend;
+  QuantizeBlocksFn quantize_blocks;
+  BlockGemmFn block_gemm;
 };
 
 /// All sets this program was built with, best first; the portable one (Isa::scalar) is the last.

@@ -24,6 +24,8 @@ struct TargetProfile {
   bool symmetric_weights;
   bool per_axis;             // scales per output channel are understood
   bool dynamic_zero_points;  // ... and zero_points per channel by the operators of mode dynamic
+  bool short_groups;         // the last group of a channel may have fewer weights
+  bool qoperator;            // reads QLinearConv and its kin
   BiasForm bias;
   /// Quantize the outputs of layers also where only float operators or the caller read them.
   bool quantize_outputs;

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+// Weights in blocks: quantization of the activations, and the product.
+#include <array>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <type_traits>
+#include <utility>
+
+#include "narrow/core/half.h"
+#include "narrow/kernels/portable/kernels.h"
+#include "narrow/quant/blocks/block_parts.h"
+#include "narrow/quant/round.h"
+
+namespace narrow::kernels::portable {
+namespace {
+
+#include "narrow/kernels/portable/block_vec.h"
+// The body follows.
+#include "narrow/kernels/block_gemm_body.h"
+
+void quantize_run(const float* x, float* scale, int8_t* codes) {
+  uint32_t largest = 0;
+  for (int i = 0; i < kRun; ++i) {
+    const uint32_t magnitude = std::bit_cast<uint32_t>(x[i]) & 0x7fffffffU;
+    largest = magnitude > largest ? magnitude : largest;
+  }
+  const float s = std::bit_cast<float>(largest) / 127.0F;
+  *scale = s;
+  const bool usable = s > 0 && s < std::numeric_limits<float>::infinity();
+  for (int i = 0; i < kRun; ++i) {
+    float t = usable ? x[i] / s : 0.0F;
+    t = t < 127.0F ? t : 127.0F;
+    t = t > -127.0F ? t : -127.0F;
+    codes[i] = static_cast<int8_t>(round_half_even_int(t));
+  }
+}
+
+}  // namespace
+
+void quantize_blocks(const QuantizeBlocksArgs& args) noexcept {
+  for (int64_t r = 0; r < args.m; ++r) {
+    int8_t* codes = args.rows.codes + r * args.rows.ldc;
+    for (int64_t at = 0; at < args.k; at += kRun) {
+      quantize_run(args.x + r * args.k + at, args.rows.scales + (r * args.k + at) / kRun,
+                   codes + at);
+    }
+    if (args.rows.start == nullptr) continue;
+    for (int64_t at = 0; at < args.k; at += args.group) {
+      int32_t sum = 0;
+      for (int64_t i = 0; i < args.group; ++i) sum += codes[at + i];
+      args.rows.start[(r * args.k + at) / args.group] = -args.zero * sum;
+      args.rows.sums[(r * args.k + at) / args.group] = static_cast<float>(sum);
+    }
+  }
+}
+
+void block_gemm(const BlockGemmArgs& args) noexcept {
+  block_gemm_body(args);
+}
+
+}  // namespace narrow::kernels::portable
