@@ -321,7 +321,7 @@ void rows_times(const BlockGemmArgs& a, const Stretch& w, int64_t column, int64_
 
 template <class F>
 void gemm(const BlockGemmArgs& a) {
-  if (a.rows.tile == 1) {
+  if (a.m == 1) {
     const uint8_t* panel = a.weights;
     for (int64_t column = 0; column < a.n; column += kPanel, panel += a.panel_bytes) {
       const int64_t left = a.n - column;
