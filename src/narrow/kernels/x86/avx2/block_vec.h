@@ -14,10 +14,6 @@ constexpr int64_t kTilePanels = 1;
 constexpr int product_class(int bits) {
   return bits <= 4 ? 4 : bits;
 }
-/// As many as leave the sums in 16 registers.
-constexpr int tile_rows(int product_class) {
-  return product_class == 5 || product_class == 6 ? 3 : 4;
-}
 
 struct Codes {
   __m256i lo;
