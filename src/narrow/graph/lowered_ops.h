@@ -56,6 +56,27 @@
 // HalfGemm  (a, b, bias?): a [.., M, K] float32 times a constant float16 or bfloat16 matrix b [K,
 // N],
 //           or [N, K] with transB = 1; bias float32 [N]. MatMul or Gemm of Cast(b).
+// DecodeBlocks (w): rows of block records, uint8 [.., row_bytes], as float32 [.., columns];
+//           attributes `type` (a block type of quant/blocks, "q4_k") and `columns`. The value is
+//           what the codec's decode says. The one operator without a body in ONNX.
+// DynamicQuantize (x): codes int8 [.., K] and scales float32 [.., ceil(K / block_size)] of float32
+//           x [.., K], blocks of attribute `block_size` (32) along the last axis, the last one may
+//           be short. amax is the largest |x| of the block by its bits (a NaN is larger than all);
+//           scale = amax / 127, code = rne(clamp(x / scale, -127, 127)), and 0 wherever scale is 0,
+//           infinite or NaN. DequantizeLinear(codes, scales, axis -1, block_size) is x again.
+// BlockGemm (x, w): MatMul(DequantizeLinear(DynamicQuantize(x)), Transpose(DecodeBlocks(w))) with
+//           block_size 32: x [.., K] float32, w uint8 [N, row_bytes], attributes type and columns =
+//           K. With a the codes and s the scales of a row of x, and for each group g of weights
+//           that share a scale (16 or 32 values; quant/blocks/block_parts.h) c its integers, d its
+//           scale, o its offset:
+//             S_g = sum of c * a,  A_g = sum of a      over the group: int32, exact
+//             t   = S_g * d_g for the first group of a run of 32, fma(S_g, d_g, t) for a second;
+//                   then, where the type has offsets, fma(A_g, o_g, t) for each group in order
+//             y   = fma(t, s, y), runs in order, from y = +0
+//           S_g and A_g as float (exact). fma rounds once, everything else too. So a result depends
+//           on its row of x and its row of w alone.
+// WBlockGemm (x, w): MatMul(x, Transpose(DecodeBlocks(w))) in float, any block type; attributes as
+//           BlockGemm.
 // Attention (q, k, v, mask?, past_key?, past_value?, nonpad_kv_seqlen?): ONNX's Attention with k
 // and
 //           v in float16 beside a float32 query: what Cast to float32 in front of k and v says.
@@ -80,4 +101,10 @@ inline constexpr const char* kDynamicQConv = "DynamicQConv";
 inline constexpr const char* kDynamicQGemm = "DynamicQGemm";
 inline constexpr const char* kHalfGemm = "HalfGemm";
 inline constexpr const char* kAttention = "Attention";
+inline constexpr const char* kDecodeBlocks = "DecodeBlocks";
+inline constexpr const char* kDynamicQuantize = "DynamicQuantize";
+inline constexpr const char* kBlockGemm = "BlockGemm";
+inline constexpr const char* kWBlockGemm = "WBlockGemm";
+/// Values of DynamicQuantize with one scale, as BlockGemm has them.
+inline constexpr int kActivationBlock = 32;
 }  // namespace narrow::ops

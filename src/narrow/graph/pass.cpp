@@ -26,6 +26,12 @@ constexpr PassInfo kPasses[] = {
     {"eliminate_dead", "nodes and constants that reach no output", eliminate_dead},
 };
 
+// What changes results: run by name alone.
+constexpr PassInfo kOnRequest[] = {
+    {"quantize_activations", "activations in front of weights in blocks to 8 bits at run time",
+     quantize_activations},
+};
+
 // Folding a constant may make an identity, and so on; real models settle in two rounds.
 constexpr int kMaxRounds = 8;
 
@@ -40,6 +46,7 @@ const PassInfo& require_pass(std::string_view name) {
   if (pass != nullptr) return *pass;
   std::string known;
   for (const PassInfo& p : kPasses) known += (known.empty() ? "" : ", ") + std::string(p.name);
+  for (const PassInfo& p : kOnRequest) known += ", " + std::string(p.name);
   throw Error(ErrorCode::invalid_argument, fmt::format("there is no pass '{}'", name),
               "the passes are " + known);
 }
@@ -78,8 +85,11 @@ std::span<const PassInfo> all_passes() {
 }
 
 const PassInfo* find_pass(std::string_view name) {
-  for (const PassInfo& pass : kPasses) {
-    if (name == pass.name) return &pass;
+  for (const std::span<const PassInfo> table :
+       {std::span<const PassInfo>(kPasses), std::span<const PassInfo>(kOnRequest)}) {
+    for (const PassInfo& pass : table) {
+      if (name == pass.name) return &pass;
+    }
   }
   return nullptr;
 }

@@ -31,6 +31,8 @@ struct PassInfo {
 
 /// Every pass, in the order in which optimize() runs them.
 std::span<const PassInfo> all_passes();
+/// One of these, or one that runs on request alone because it changes results
+/// (quantize_activations).
 const PassInfo* find_pass(std::string_view name);
 
 struct PassReport {

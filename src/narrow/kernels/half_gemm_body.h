@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Floats times 16-bit weights as they are stored, [n][k] in rows: dot products of four weight rows
-// with up to four activation rows, a vector of k at a time, all in registers. Every result is
-// summed in the same order whatever m is. Included inside an anonymous namespace behind a
+// Floats times 16-bit weights (or floats) as they are stored, [n][k] in rows: dot products of four
+// weight rows with up to four activation rows, a vector of k at a time, all in registers. Every
+// result is summed in the same order whatever m is. Included inside an anonymous namespace behind a
 // float_vec.h.
 #pragma once
 

@@ -19,7 +19,8 @@ namespace {
     name, isa, igemm, space::row_sums, space::pack, space::depthwise, depthwise_row,        \
         space::xor_copy, space::quantize, space::dequantize, space::binary, space::lookup,  \
         space::max_pool, space::average_pool, space::range, space::scale_row, space::wgemm, \
-        space::half_gemm, space::attend                                                     \
+        space::half_gemm, space::attend, space::quantize_blocks, space::block_gemm,         \
+        space::kBlockTile                                                                   \
   }
 
 constexpr KernelSet kSets[] = {

@@ -225,18 +225,18 @@ inline constexpr int64_t kWgemmRows = 64;
 inline constexpr int64_t kFusedRows = 8;
 using WgemmFn = void (*)(const WgemmArgs& args) noexcept;
 
-/// dst[r][c] = bias[c] + sum over k: a[r][k] * b[c][k] with b in 16-bit floats, rows of k as
-/// checkpoints store them. In float with FMA where there is one; the order of a sum depends on k
+/// dst[r][c] = bias[c] + sum over k: a[r][k] * b[c][k], rows of k as checkpoints store them, b in
+/// 16-bit floats or float32. In float with FMA where there is one; the order of a sum depends on k
 /// alone.
 struct HalfGemmArgs {
   const float* a;
   int64_t lda;
   int64_t m;
-  const void* b;  // Float16 or BrainFloat
+  const void* b;
   int64_t ldb;
   int64_t n;
   int64_t k;
-  int32_t brain;      // not 0: BrainFloat
+  int32_t stored;     // b: 0 Float16, 1 BrainFloat, 2 float
   const float* bias;  // nullptr: none
   float* dst;
   int64_t ldc;
@@ -271,5 +271,84 @@ struct AttendArgs {
 inline constexpr int64_t kAttendRows = 32;
 inline constexpr int64_t kAttendKeys = 64;
 using AttendFn = void (*)(const AttendArgs& args) noexcept;
+
+// --- weights in blocks (narrow.BlockGemm)
+// ---------------------------------------------------------
+//
+// Packed block weights: panels of 16 rows of w (output columns), the last one filled up with
+// zeros. A panel is its scales, rounded up to 64 bytes, then its codes; both run along k.
+//
+// Scales, one record per block, [16] being the rows of the panel:
+//   d f16[16]; m f16[16] where the form has offsets; then, in blocks of 256, for each group
+//   s int8[16], and o uint8[16] where there are offsets (q2_k: one byte s | o << 4 instead).
+//
+// Codes, for each 32 values 8 steps of 4 k: step j holds codes of k = 4 j + i as [16 rows][4 i],
+// 64 bytes in the bit planes that make up the code, low bits first:
+//   8 bits  8 x 64 bytes: byte v is step v
+//   4 bits  4 x 64 bytes: the low nibbles of v are step v, the high ones step v + 4
+//   2 bits  2 x 64 bytes: bits 2p, 2p + 1 of v are step 4 v + p
+//   1 bit   1 x 64 bytes: bit j is step j
+// 3 bits are 2 + 1, 5 bits 4 + 1, 6 bits 4 + 2.
+
+/// The types that are packed so; BlockForm in quant/blocks says what they mean.
+enum class BlockKernel : int32_t {
+  q4_0,
+  q4_1,
+  q5_0,
+  q5_1,
+  q8_0,
+  iq4_nl,
+  q2_k,
+  q3_k,
+  q4_k,
+  q5_k,
+  q6_k,
+  iq4_xs,
+};
+
+/// Activations quantized in runs of 32 values: codes in [-127, 127], one scale per run; per group
+/// of the weight the sum of codes, as float and as int32 times minus the zero of the weight's
+/// codes. Kernels take a stretch of kBlockStretch values of all rows before the next one, and in it
+/// a tile of rows after the other: what they read lies in that order, stretch by stretch
+///   codes [padded / tile][runs of the stretch][tile][32], scales [padded / tile][runs][tile],
+///   start and sums [padded / tile][groups of the stretch][tile].
+/// One row is plain. Rows from m to `padded` hold anything.
+struct BlockRows {
+  int8_t* codes;
+  float* scales;
+  int32_t* start;  // nullptr: not wanted (quantize_blocks only)
+  float* sums;
+  int64_t tile;    // 1 for one row, else KernelSet::block_tile
+  int64_t padded;  // rows, a multiple of tile
+};
+inline constexpr int64_t kBlockStretch = 512;
+
+/// scale = amax / 127, code = rne(x / scale) in [-127, 127]; 0 where the scale is 0, infinite or
+/// NaN, as it is where a value of the block is. amax is the largest |x| by its bits.
+struct QuantizeBlocksArgs {
+  const float* x;  // [..][k], rows behind each other
+  int64_t begin;   // the rows to quantize
+  int64_t end;
+  int64_t k;      // a multiple of 32
+  int32_t group;  // of the weight: 16 or 32
+  int32_t zero;   // of the weight's codes
+  BlockRows rows;
+};
+using QuantizeBlocksFn = void (*)(const QuantizeBlocksArgs& args) noexcept;
+
+/// dst[r][c] as lowered_ops.h defines BlockGemm, one result like the other whatever m is.
+struct BlockGemmArgs {
+  BlockKernel kernel;
+  const uint8_t* weights;  // first panel
+  int64_t panel_bytes;
+  int64_t codes_offset;  // of the codes in a panel
+  int64_t k;
+  int64_t n;  // columns; the last panel may be ragged
+  int64_t m;
+  BlockRows rows;
+  float* dst;
+  int64_t ldc;
+};
+using BlockGemmFn = void (*)(const BlockGemmArgs& args) noexcept;
 
 }  // namespace narrow::kernels

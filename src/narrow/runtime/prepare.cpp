@@ -79,7 +79,10 @@ LoweringReport prepare_graph(Graph& graph, const SessionOptions& options) {
     if (id && !graph.value(*id).is_output) graph.add_output(*id);
   }
   LoweringReport report;
-  if (options.lower) absorb_casts(graph, {});  // folding would make float32 constants of them
+  if (options.lower) {
+    absorb_casts(graph, {});  // folding would make float32 constants of them
+    absorb_blocks(graph, {});
+  }
   if (options.optimize) {
     PassOptions passes;
     passes.context.evaluate = evaluate_constant;

@@ -8,6 +8,7 @@
 #include "narrow/graph/ops/conv_infer.h"
 #include "narrow/graph/ops/infer_util.h"
 #include "narrow/graph/ops/tables.h"
+#include "narrow/quant/blocks/block_codec.h"
 
 namespace narrow::ops {
 namespace {
@@ -175,6 +176,65 @@ void infer_fused_gemm(InferContext& c) {
   require_residual(c, 3);
 }
 
+/// Attributes `type` and `columns` of input `w`, whose rows they must fit; the columns.
+int64_t block_columns(InferContext& c, size_t w) {
+  const std::string type = c.node().string_or("type", "");
+  const BlockCodec* codec = find_codec(type);
+  if (codec == nullptr) c.fail(fmt::format("type '{}' is no block type", type));
+  const int64_t columns = c.node().int_or("columns", -1);
+  constexpr int64_t kMost = int64_t{1} << 40;  // so that bytes of a row cannot overflow
+  if (columns < 0 || columns > kMost || columns % codec->block_values != 0) {
+    c.fail(fmt::format("columns is {}, {} has blocks of {}", columns, type, codec->block_values));
+  }
+  if (c.dtype(w) != DType::uint8 && c.dtype(w) != DType::undefined) {
+    c.fail(fmt::format("blocks are bytes, input {} is {}", w, to_string(c.dtype(w))));
+  }
+  require_min_rank(c, w, 1);
+  const int64_t bytes = columns / codec->block_values * codec->block_bytes;
+  if (const SymbolicShape* shape = c.shape(w)) unify(c, shape->back(), bytes, "bytes of a row");
+  return columns;
+}
+
+void infer_decode_blocks(InferContext& c) {
+  const int64_t columns = block_columns(c, 0);
+  std::optional<SymbolicShape> y;
+  if (c.shape(0)) {
+    y = *c.shape(0);
+    y->back() = Dim(columns);
+  }
+  c.set_output(0, DType::float32, std::move(y));
+}
+
+void infer_block_gemm(InferContext& c) {
+  require_float(c, 0);
+  require_min_rank(c, 0, 1);
+  require_rank(c, 1, 2);
+  const int64_t columns = block_columns(c, 1);
+  std::optional<SymbolicShape> y;
+  if (c.shape(0)) {
+    y = *c.shape(0);
+    unify(c, y->back(), columns, "the inner dimensions of the product");
+    y->back() = c.shape(1) ? (*c.shape(1))[0] : Dim();
+  }
+  c.set_output(0, DType::float32, std::move(y));
+}
+
+void infer_dynamic_quantize_blocks(InferContext& c) {
+  require_float(c, 0);
+  require_min_rank(c, 0, 1);
+  const int64_t block = c.node().int_or("block_size", kActivationBlock);
+  if (block < 1) c.fail(fmt::format("block_size is {}", block));
+  if (!c.shape(0)) {
+    c.set_output(0, DType::int8, std::nullopt);
+    return c.set_output(1, DType::float32, std::nullopt);
+  }
+  SymbolicShape scales = *c.shape(0);
+  Dim& last = scales.back();
+  last = last.known() ? Dim(last.value / block + (last.value % block != 0 ? 1 : 0)) : Dim();
+  c.set_output(0, DType::int8, *c.shape(0));
+  c.set_output(1, DType::float32, std::move(scales));
+}
+
 constexpr uint32_t bit(int input) {
   return uint32_t{1} << input;
 }
@@ -193,6 +253,10 @@ constexpr OpInfo kOps[] = {
     {kDomain, kWGemm, 3, 5, 1, 1, 1, infer_weight_only_gemm},
     {kDomain, kDynamicQConv, 3, 5, 1, 1, 1, infer_dynamic_conv},
     {kDomain, kDynamicQGemm, 3, 5, 1, 1, 1, infer_dynamic_gemm},
+    {kDomain, kDecodeBlocks, 1, 1, 1, 1, 1, infer_decode_blocks},
+    {kDomain, kDynamicQuantize, 1, 1, 2, 2, 1, infer_dynamic_quantize_blocks},
+    {kDomain, kBlockGemm, 2, 2, 1, 1, 1, infer_block_gemm},
+    {kDomain, kWBlockGemm, 2, 2, 1, 1, 1, infer_block_gemm},
     {kDomain, "FusedConv", 2, 4, 1, 1, 1, infer_fused_conv},
     {kDomain, "FusedGemm", 2, 4, 1, 1, 1, infer_fused_gemm},
 };

@@ -28,6 +28,14 @@ int64_t eliminate_dead(Graph& graph, const PassContext& context);
 /// Casts of 16-bit matrices, keys and values to float32 into the operators behind them, which read
 /// them as they are; before constants are folded. A plan of the runtime like the next.
 int64_t absorb_casts(Graph& graph, const PassContext& context);
+/// Weights in blocks into the operators behind their DecodeBlocks: products become
+/// narrow.BlockGemm or narrow.WBlockGemm, an embedding is looked up as it is stored. A plan of the
+/// runtime too. Needs inferred shapes.
+int64_t absorb_blocks(Graph& graph, const PassContext& context);
+/// Quantizes what meets weights in blocks, 32 values at a time, at run time: DynamicQuantize and
+/// DequantizeLinear in front of MatMul(x, Transpose(DecodeBlocks(w))). On request: it changes
+/// results.
+int64_t quantize_activations(Graph& graph, const PassContext& context);
 /// Float convolutions and products with the residual addition and activation behind them; a plan of
 /// the runtime, never part of a file, so it has no row. Needs inferred shapes.
 int64_t fuse_activations(Graph& graph, const PassContext& context);

@@ -15,10 +15,13 @@ namespace {
 }  // namespace
 
 void half_gemm(const HalfGemmArgs& args) noexcept {
-  if (args.brain != 0) {
-    half_gemm_body<BrainFloat>(args);
-  } else {
-    half_gemm_body<Float16>(args);
+  switch (args.stored) {
+    case 0:
+      return half_gemm_body<Float16>(args);
+    case 1:
+      return half_gemm_body<BrainFloat>(args);
+    default:
+      return half_gemm_body<float>(args);
   }
 }
 

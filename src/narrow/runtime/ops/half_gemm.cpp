@@ -113,7 +113,7 @@ class KernelHalfGemm final : public HalfGemm {
       args.ldb = form_.k;
       args.n = end - begin;
       args.k = form_.k;
-      args.brain = brain_ ? 1 : 0;
+      args.stored = brain_ ? 1 : 0;
       args.bias = bias == nullptr ? nullptr : bias + begin;
       args.ldc = form_.n;
       for (int64_t i = 0; i < m; i += kPiece) {

@@ -8,9 +8,10 @@ namespace {
 
 std::vector<OpImpl> collect() {
   std::vector<OpImpl> rows;
-  for (const auto family : {integer::conv_rows(), integer::gemm_rows(), integer::quantize_rows(),
-                            integer::pool_rows(), integer::binary_rows(), integer::lookup_rows(),
-                            integer::dynamic_rows(), integer::weight_only_rows()}) {
+  for (const auto family :
+       {integer::conv_rows(), integer::gemm_rows(), integer::quantize_rows(), integer::pool_rows(),
+        integer::binary_rows(), integer::lookup_rows(), integer::dynamic_rows(),
+        integer::weight_only_rows(), integer::block_rows()}) {
     rows.insert(rows.end(), family.begin(), family.end());
   }
   return rows;

@@ -112,5 +112,6 @@ std::span<const OpImpl> binary_rows();
 std::span<const OpImpl> lookup_rows();
 std::span<const OpImpl> dynamic_rows();
 std::span<const OpImpl> weight_only_rows();
+std::span<const OpImpl> block_rows();
 
 }  // namespace narrow::integer

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+// Weights in blocks: quantization of the activations, and the product.
+#include <array>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <type_traits>
+#include <utility>
+
+#include "narrow/core/half.h"
+#include "narrow/kernels/portable/kernels.h"
+#include "narrow/quant/blocks/block_parts.h"
+#include "narrow/quant/round.h"
+
+namespace narrow::kernels::portable {
+namespace {
+
+#include "narrow/kernels/portable/block_vec.h"
+// The body follows.
+#include "narrow/kernels/block_gemm_body.h"
+
+void quantize_run(const float* x, float* scale, int8_t* codes) {
+  uint32_t largest = 0;
+  for (int i = 0; i < kRun; ++i) {
+    const uint32_t magnitude = std::bit_cast<uint32_t>(x[i]) & 0x7fffffffU;
+    largest = magnitude > largest ? magnitude : largest;
+  }
+  const float s = std::bit_cast<float>(largest) / 127.0F;
+  *scale = s;
+  const bool usable = s > 0 && s < std::numeric_limits<float>::infinity();
+  for (int i = 0; i < kRun; ++i) {
+    float t = usable ? x[i] / s : 0.0F;
+    t = t < 127.0F ? t : 127.0F;
+    t = t > -127.0F ? t : -127.0F;
+    codes[i] = static_cast<int8_t>(round_half_even_int(t));
+  }
+}
+
+/// Sums of the halves of 32 codes.
+void sum_halves(const int8_t* codes, int32_t* sums) {
+  sums[0] = 0;
+  sums[1] = 0;
+  for (int i = 0; i < kRun; ++i) sums[i / 16] += codes[i];
+}
+
+}  // namespace
+
+void quantize_blocks(const QuantizeBlocksArgs& args) noexcept {
+  const BlockRows& rows = args.rows;
+  const int64_t parts = kRun / args.group;
+  const int64_t runs = args.k / kRun;
+  for (int64_t r = args.begin; r < args.end; ++r) {
+    for (int64_t run = 0; run < runs; ++run) {
+      const int64_t in_stretch = run % kStretchRuns;
+      const int64_t before = run - in_stretch;
+      const int64_t width = runs - before < kStretchRuns ? runs - before : kStretchRuns;
+      const int64_t i = r % rows.tile;
+      const int64_t at = before * rows.padded + (r - i) * width + in_stretch * rows.tile;
+      int8_t* codes = rows.codes + (at + i) * kRun;
+      quantize_run(args.x + r * args.k + run * kRun, rows.scales + at + i, codes);
+      if (rows.start == nullptr) continue;
+      int32_t sums[2];
+      sum_halves(codes, sums);
+      if (parts == 1) sums[0] += sums[1];
+      for (int64_t p = 0; p < parts; ++p) {
+        rows.start[at * parts + p * rows.tile + i] = -args.zero * sums[p];
+        rows.sums[at * parts + p * rows.tile + i] = static_cast<float>(sums[p]);
+      }
+    }
+  }
+}
+
+void block_gemm(const BlockGemmArgs& args) noexcept {
+  block_gemm_body(args);
+}
+
+}  // namespace narrow::kernels::portable
