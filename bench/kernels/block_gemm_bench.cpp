@@ -46,7 +46,7 @@ void run_product(benchmark::State& state, const KernelSet& set, BlockType type) 
   std::vector<float> x(static_cast<size_t>(m * kK));
   for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i * 37 % 255) - 127;
   std::vector<float> y(static_cast<size_t>(m * kN));
-  Tensor scratch(DType::uint8, {static_cast<int64_t>(block_gemm_scratch_bytes(ring[0], m))});
+  Tensor scratch(DType::uint8, {static_cast<int64_t>(block_gemm_scratch_bytes(set, ring[0], m))});
   size_t next = 0;
   for (auto _ : state) {
     run_block_gemm(set, ring[next], x.data(), m, y.data(),

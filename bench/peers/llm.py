@@ -24,6 +24,7 @@ LLAMA = pathlib.Path(os.environ.get("LLAMA_CPP", c.ROOT / "build/peers/llama.cpp
 TEXT = c.ASSETS / "novels-7m/heldout.txt"
 CALIBRATION = c.ASSETS / "novels-7m/calibration.txt"
 CONTEXT = 512
+CHUNKS = 100
 PROMPT, NEW = 256, 64
 FORMATS = ("q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_0")
 
@@ -128,10 +129,10 @@ def perplexity(work, threads):
     rows = []
     files = []
     for name in ("novels-7m", "novels-gpt2"):
-        files += [(novels(work, name), 100)]
-        files += [(llama_quantized(novels(work, name), form)[0], 100) for form in ("q8_0", "q4_k_m", "q4_0")]
+        files += [(novels(work, name), CHUNKS)]
+        files += [(llama_quantized(novels(work, name), form)[0], CHUNKS) for form in ("q8_0", "q4_k_m", "q4_0")]
     if gemma(work):
-        files.append((gemma(work), 8))
+        files.append((gemma(work), min(CHUNKS, 8)))
     for model, chunks in files:
         output, theirs_seconds = llama_perplexity(model, chunks=chunks, threads=threads[-1])
         theirs = number(r"Final estimate: PPL = ([0-9.]+)", output)
@@ -153,7 +154,7 @@ def quality(work, threads):
     for name in ("novels-7m", "novels-gpt2"):
         model = novels(work, name)
         base = work / f"{name}.kld"
-        llama_perplexity(model, "--kl-divergence-base", base, chunks=100, threads=threads[-1])
+        llama_perplexity(model, "--kl-divergence-base", base, chunks=CHUNKS, threads=threads[-1])
         matrix = importance_matrix(model, threads[-1])
         rows = []
         for form in FORMATS:
@@ -164,7 +165,7 @@ def quality(work, threads):
                     ("narrow, importance", lambda: narrow_quantized(model, form, "importance", matrix))):
                 try:
                     file = make()[0]
-                    output, _ = llama_perplexity(file, "--kl-divergence", "--kl-divergence-base", base, chunks=100,
+                    output, _ = llama_perplexity(file, "--kl-divergence", "--kl-divergence-base", base, chunks=CHUNKS,
                                                  threads=threads[-1])
                 except Failed as e:
                     print(e, file=sys.stderr)
@@ -176,7 +177,7 @@ def quality(work, threads):
                              f"{number(r'Same top p: +([0-9.]+)', output):.2f}",
                              f"{number(r'Mean PPL.Q. +: +([0-9.]+)', output):.3f}"])
         base.unlink()
-        c.table(f"{name}: quantized files, judged by llama.cpp ({CONTEXT} x 100 tokens)",
+        c.table(f"{name}: quantized files, judged by llama.cpp ({CONTEXT} x {CHUNKS} tokens)",
                 ["format", "made by", "MB", "mean KL", "99 % KL", "same top %", "perplexity"], rows)
 
 
@@ -242,7 +243,9 @@ def main():
     parser.add_argument("work", type=pathlib.Path)
     parser.add_argument("part", nargs="*", choices=[[], *PARTS])
     parser.add_argument("--threads", default="1,2", help="counts to measure; the last one is used where time is no matter")
+    parser.add_argument("--chunks", type=int, default=CHUNKS, help="of text; fewer where time is short")
     arguments = parser.parse_args()
+    globals()["CHUNKS"] = arguments.chunks
     if not (LLAMA / "llama-bench").exists():
         sys.exit(f"no llama.cpp in {LLAMA}: bench/peers/setup_llama.sh builds it")
     arguments.work.mkdir(parents=True, exist_ok=True)

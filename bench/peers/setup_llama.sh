@@ -25,6 +25,18 @@ if [ ! -d "$llama/source" ]; then
   mv "$llama/$package/vendor/llama.cpp" "$llama/source"
   rm -r "${llama:?}/$package"
 fi
+# Its log is printed by a thread that the end of the program cuts off, and with it the last results.
+cat > "$llama/main.cpp" << 'END'
+#include "log.h"
+int llama_perplexity(int argc, char ** argv);
+int main(int argc, char ** argv) {
+    const int status = llama_perplexity(argc, argv);
+    common_log_flush(common_log_main());
+    return status;
+}
+END
+cmp -s "$llama/main.cpp" "$llama/source/tools/perplexity/main.cpp" ||
+  cp "$llama/main.cpp" "$llama/source/tools/perplexity/main.cpp"
 
 # Everything the CPU has - but for AMX with GCC 12, whose code for it traps. There the switches are
 # given one by one, because -march=native would bring AMX along.

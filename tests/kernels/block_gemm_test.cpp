@@ -74,7 +74,7 @@ std::vector<float> activations(int64_t count, Fill how, uint64_t seed) {
 std::vector<float> run(const KernelSet& set, const PackedBlocks& w, const std::vector<float>& x,
                        int64_t m) {
   std::vector<float> y(static_cast<size_t>(m * w.n), -777.0F);
-  const Tensor scratch(DType::uint8, {static_cast<int64_t>(block_gemm_scratch_bytes(w, m))});
+  const Tensor scratch(DType::uint8, {static_cast<int64_t>(block_gemm_scratch_bytes(set, w, m))});
   run_block_gemm(set, w, x.data(), m, y.data(),
                  {const_cast<std::byte*>(scratch.raw()), scratch.bytes()});
   return y;
@@ -149,9 +149,9 @@ TEST(BlockGemm, NothingIsReadOrWrittenOutside) {
       const auto values = activations(m * k, Fill::noise, 9);
       GuardBuffer<float> x(values.size());
       std::copy(values.begin(), values.end(), x.begin());
-      GuardBuffer<std::byte> scratch(block_gemm_scratch_bytes(packed, m));
       GuardBuffer<float> y(static_cast<size_t>(m * n));
       for (const KernelSet* set : runnable_kernels()) {
+        GuardBuffer<std::byte> scratch(block_gemm_scratch_bytes(*set, packed, m));
         run_block_gemm(*set, packed, x.data(), m, y.data(), {scratch.data(), scratch.size()});
         expect_same_bits({y.begin(), y.end()}, run(*set, packed, values, m), set->name);
       }
@@ -288,8 +288,8 @@ TEST(QuantizeBlocks, EveryKernelIsTheSpecification) {
       GuardBuffer<float> s(scales.size());
       GuardBuffer<int32_t> start(groups);
       GuardBuffer<float> sums(groups);
-      QuantizeBlocksArgs args{x.data(), 1, static_cast<int64_t>(x.size()), group, 3, {}};
-      args.rows = {q.data(), args.k, s.data(), start.data(), sums.data()};
+      QuantizeBlocksArgs args{x.data(), 0, 1, static_cast<int64_t>(x.size()), group, 3, {}};
+      args.rows = {q.data(), s.data(), start.data(), sums.data(), 1, 1};
       set->quantize_blocks(args);
       EXPECT_TRUE(std::equal(q.begin(), q.end(), codes.begin())) << set->name;
       expect_same_bits({s.begin(), s.end()}, scales, set->name);

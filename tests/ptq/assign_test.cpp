@@ -233,6 +233,23 @@ TEST(Assign, GroupsOfConvolutionWeightsAreRowsOfAMatrix) {
   EXPECT_TRUE(identical(run(net.g, data)[0], before));
 }
 
+TEST(Assign, RulesCannotAskForWhatTheTargetLacks) {
+  const auto with = [](const char* target, LayerRule rule) {
+    SmallNet net = classifier();
+    QuantizeOptions o = options_for(target);
+    rule.match = "conv1";
+    o.layers = {rule};
+    return refusal([&] { assigned(net, o); });
+  };
+  const auto type = [](const char* name) { return number_type_from_string(name); };
+  expect_in(with("ort", {.weights = type("int4")}),
+            "layer 'conv1': weights int4 does not fit target ort in static mode");
+  expect_in(with("ort", {.activations = type("uint4")}), "activations uint4 does not fit");
+  expect_in(with("openvino", {.activations = type("int8")}), "symmetric for signed activations");
+  expect_in(with("tensorrt", {.weight_symmetry = Symmetry::asymmetric}),
+            "layer 'conv1': target tensorrt needs weight_symmetry symmetric");
+}
+
 TEST(Assign, TargetsWithoutShortGroupsGetWholeOnes) {
   // OpenVINO refuses the whole file if one axis is no multiple of its block size.
   for (const char* target : {"openvino", "tensorrt"}) {

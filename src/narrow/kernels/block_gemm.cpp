@@ -16,10 +16,6 @@ constexpr int64_t kSteps = 8;    // of 4 k in a run
 constexpr int64_t kPlane = 64;   // bytes
 constexpr int64_t kHalves = 32;  // bytes of one float16 for each row of a panel
 
-// A row of activation codes is a little longer than k: powers of two would put all rows of a tile
-// in the same sets of the cache.
-constexpr int64_t kRowPad = 64;
-
 BlockKernel kernel_of(BlockType type) {
   switch (type) {
     case BlockType::q4_0:
@@ -182,12 +178,21 @@ PackedBlocks pack_blocks(BlockType type, std::span<const std::byte> w, int64_t n
 
 namespace {
 
+int64_t tile_of(const KernelSet& kernels, int64_t m) {
+  return m == 1 ? 1 : kernels.block_tile;
+}
+
+int64_t padded_rows(int64_t m, int64_t tile) {
+  return (m + tile - 1) / tile * tile;
+}
+
 /// The parts of the scratch memory.
 struct Scratch {
-  Scratch(const PackedBlocks& w, int64_t m) {
+  Scratch(const PackedBlocks& w, int64_t rows, int64_t tile) {
+    const int64_t m = padded_rows(rows, tile);
     const int64_t runs = w.k / kRun;
     const int64_t groups = w.k / w.form.group;
-    scales = m * (w.k + kRowPad);
+    scales = aligned(m * w.k);
     start = scales + aligned(m * runs * 4);
     sums = start + aligned(m * groups * 4);
     bytes = sums + aligned(m * groups * 4);
@@ -200,8 +205,8 @@ struct Scratch {
 
 }  // namespace
 
-size_t block_gemm_scratch_bytes(const PackedBlocks& w, int64_t m) {
-  return static_cast<size_t>(Scratch(w, m).bytes);
+size_t block_gemm_scratch_bytes(const KernelSet& kernels, const PackedBlocks& w, int64_t m) {
+  return static_cast<size_t>(Scratch(w, m, tile_of(kernels, m)).bytes);
 }
 
 void run_block_gemm(const KernelSet& kernels, const PackedBlocks& w, const float* x, int64_t m,
@@ -211,42 +216,44 @@ void run_block_gemm(const KernelSet& kernels, const PackedBlocks& w, const float
     std::fill(y, y + m * w.n, 0.0F);
     return;
   }
-  const Scratch parts(w, m);
+  const int64_t tile = tile_of(kernels, m);
+  const Scratch parts(w, m, tile);
   if (scratch.size() < static_cast<size_t>(parts.bytes)) {
     throw Error(ErrorCode::internal, "scratch memory of a product is too small");
   }
   BlockRows rows;
   rows.codes = reinterpret_cast<int8_t*>(scratch.data());
-  rows.ldc = w.k + kRowPad;
   rows.scales = reinterpret_cast<float*>(scratch.data() + parts.scales);
   rows.start = reinterpret_cast<int32_t*>(scratch.data() + parts.start);
   rows.sums = reinterpret_cast<float*>(scratch.data() + parts.sums);
+  rows.tile = tile;
+  rows.padded = padded_rows(m, tile);
 
-  const int64_t runs = w.k / kRun;
-  const int64_t groups = w.k / w.form.group;
   // Some 10 us of quantization a block.
   constexpr int64_t kBlockValues = 32768;
-  parallel_for(m, std::max<int64_t>(1, kBlockValues / std::max<int64_t>(w.k, 1)),
-               [&](int64_t begin, int64_t end) {
-                 QuantizeBlocksArgs args;
-                 args.x = x + begin * w.k;
-                 args.m = end - begin;
-                 args.k = w.k;
-                 args.group = w.form.group;
-                 args.zero = w.form.table ? 128 : w.form.zero;
-                 args.rows = {rows.codes + begin * rows.ldc, rows.ldc, rows.scales + begin * runs,
-                              rows.start + begin * groups, rows.sums + begin * groups};
-                 kernels.quantize_blocks(args);
-               });
+  parallel_for(m, std::max<int64_t>(1, kBlockValues / w.k), [&](int64_t begin, int64_t end) {
+    QuantizeBlocksArgs args;
+    args.x = x;
+    args.begin = begin;
+    args.end = end;
+    args.k = w.k;
+    args.group = w.form.group;
+    args.zero = w.form.table ? 128 : w.form.zero;
+    args.rows = rows;
+    kernels.quantize_blocks(args);
+  });
 
-  // One row: weights worth some 10 us of memory traffic a block. More rows: as much arithmetic.
+  // One row: weights worth some 10 us of memory traffic a block. More rows: up to 8 panels, which
+  // share the stretch of activations in the second-level cache, but fewer where that would leave
+  // less than 16 blocks to hand out.
   constexpr int64_t kBlockBytes = int64_t{1} << 18;
   constexpr int64_t kBlockMacs = 4'000'000;
   const int64_t panels = (w.n + kPanel - 1) / kPanel;
-  const int64_t by_bytes = kBlockBytes / std::max<int64_t>(w.panel_bytes, 1);
-  const int64_t by_macs = kBlockMacs / std::max<int64_t>(m * w.k * kPanel, 1);
+  const int64_t by_bytes = kBlockBytes / w.panel_bytes;
+  const int64_t by_macs =
+      std::max(kBlockMacs / (m * w.k * kPanel), std::clamp<int64_t>(panels / 16, 2, 8));
   // Even: kernels take panels in pairs.
-  const int64_t width = std::max<int64_t>(2, std::min(by_bytes, by_macs) / 2 * 2);
+  const int64_t width = std::max<int64_t>(2, (m == 1 ? by_bytes : by_macs) / 2 * 2);
   parallel_for(panels, width, [&](int64_t begin, int64_t end) {
     BlockGemmArgs args;
     args.kernel = w.kernel;

@@ -30,7 +30,7 @@ std::string refuse_blocks(BlockType type);
 /// for sizes that do not match.
 PackedBlocks pack_blocks(BlockType type, std::span<const std::byte> w, int64_t n, int64_t k);
 
-size_t block_gemm_scratch_bytes(const PackedBlocks& w, int64_t m);
+size_t block_gemm_scratch_bytes(const KernelSet& kernels, const PackedBlocks& w, int64_t m);
 
 /// y [m, n] from x [m, k], both row-major; scratch aligned to 64 bytes.
 void run_block_gemm(const KernelSet& kernels, const PackedBlocks& w, const float* x, int64_t m,

@@ -33,6 +33,7 @@ struct KernelSet {
   AttendFn attend;
   QuantizeBlocksFn quantize_blocks;
   BlockGemmFn block_gemm;
+  int64_t block_tile;  // rows of BlockRows that lie side by side
 };
 
 /// All sets this program was built with, best first; the portable one (Isa::scalar) is the last.

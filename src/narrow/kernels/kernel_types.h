@@ -306,21 +306,29 @@ enum class BlockKernel : int32_t {
   iq4_xs,
 };
 
-/// Activations quantized in blocks of 32: codes in [-127, 127], one scale per 32; per group of the
-/// weight the sum of codes, as float and as int32 times minus the zero of the weight's codes.
+/// Activations quantized in runs of 32 values: codes in [-127, 127], one scale per run; per group
+/// of the weight the sum of codes, as float and as int32 times minus the zero of the weight's
+/// codes. Kernels take a stretch of kBlockStretch values of all rows before the next one, and in it
+/// a tile of rows after the other: what they read lies in that order, stretch by stretch
+///   codes [padded / tile][runs of the stretch][tile][32], scales [padded / tile][runs][tile],
+///   start and sums [padded / tile][groups of the stretch][tile].
+/// One row is plain. Rows from m to `padded` hold anything.
 struct BlockRows {
   int8_t* codes;
-  int64_t ldc;     // codes from row to row
-  float* scales;   // [rows][k / 32]
-  int32_t* start;  // [rows][k / group]; nullptr: not wanted (quantize_blocks only)
-  float* sums;     // likewise
+  float* scales;
+  int32_t* start;  // nullptr: not wanted (quantize_blocks only)
+  float* sums;
+  int64_t tile;    // 1 for one row, else KernelSet::block_tile
+  int64_t padded;  // rows, a multiple of tile
 };
+inline constexpr int64_t kBlockStretch = 512;
 
 /// scale = amax / 127, code = rne(x / scale) in [-127, 127]; 0 where the scale is 0, infinite or
 /// NaN, as it is where a value of the block is. amax is the largest |x| by its bits.
 struct QuantizeBlocksArgs {
-  const float* x;  // [m][k], rows behind each other
-  int64_t m;
+  const float* x;  // [..][k], rows behind each other
+  int64_t begin;   // the rows to quantize
+  int64_t end;
   int64_t k;      // a multiple of 32
   int32_t group;  // of the weight: 16 or 32
   int32_t zero;   // of the weight's codes

@@ -37,21 +37,36 @@ void quantize_run(const float* x, float* scale, int8_t* codes) {
   }
 }
 
+/// Sums of the halves of 32 codes.
+void sum_halves(const int8_t* codes, int32_t* sums) {
+  sums[0] = 0;
+  sums[1] = 0;
+  for (int i = 0; i < kRun; ++i) sums[i / 16] += codes[i];
+}
+
 }  // namespace
 
 void quantize_blocks(const QuantizeBlocksArgs& args) noexcept {
-  for (int64_t r = 0; r < args.m; ++r) {
-    int8_t* codes = args.rows.codes + r * args.rows.ldc;
-    for (int64_t at = 0; at < args.k; at += kRun) {
-      quantize_run(args.x + r * args.k + at, args.rows.scales + (r * args.k + at) / kRun,
-                   codes + at);
-    }
-    if (args.rows.start == nullptr) continue;
-    for (int64_t at = 0; at < args.k; at += args.group) {
-      int32_t sum = 0;
-      for (int64_t i = 0; i < args.group; ++i) sum += codes[at + i];
-      args.rows.start[(r * args.k + at) / args.group] = -args.zero * sum;
-      args.rows.sums[(r * args.k + at) / args.group] = static_cast<float>(sum);
+  const BlockRows& rows = args.rows;
+  const int64_t parts = kRun / args.group;
+  const int64_t runs = args.k / kRun;
+  for (int64_t r = args.begin; r < args.end; ++r) {
+    for (int64_t run = 0; run < runs; ++run) {
+      const int64_t in_stretch = run % kStretchRuns;
+      const int64_t before = run - in_stretch;
+      const int64_t width = runs - before < kStretchRuns ? runs - before : kStretchRuns;
+      const int64_t i = r % rows.tile;
+      const int64_t at = before * rows.padded + (r - i) * width + in_stretch * rows.tile;
+      int8_t* codes = rows.codes + (at + i) * kRun;
+      quantize_run(args.x + r * args.k + run * kRun, rows.scales + at + i, codes);
+      if (rows.start == nullptr) continue;
+      int32_t sums[2];
+      sum_halves(codes, sums);
+      if (parts == 1) sums[0] += sums[1];
+      for (int64_t p = 0; p < parts; ++p) {
+        rows.start[at * parts + p * rows.tile + i] = -args.zero * sums[p];
+        rows.sums[at * parts + p * rows.tile + i] = static_cast<float>(sums[p]);
+      }
     }
   }
 }

@@ -9,9 +9,6 @@ constexpr int64_t kTilePanels = 1;
 constexpr int product_class(int) {
   return 8;
 }
-constexpr int tile_rows(int) {
-  return 1;
-}
 
 struct Codes {
   uint8_t at[64];

@@ -66,19 +66,25 @@ void sum_halves(const int8_t* codes, int32_t* sums) {
 }  // namespace
 
 void quantize_blocks(const QuantizeBlocksArgs& args) noexcept {
-  for (int64_t r = 0; r < args.m; ++r) {
-    int8_t* codes = args.rows.codes + r * args.rows.ldc;
-    for (int64_t at = 0; at < args.k; at += kRun) {
-      const int64_t run = (r * args.k + at) / kRun;
-      quantize_run(args.x + r * args.k + at, args.rows.scales + run, codes + at);
-      if (args.rows.start == nullptr) continue;
+  const BlockRows& rows = args.rows;
+  const int64_t parts = kRun / args.group;
+  const int64_t runs = args.k / kRun;
+  for (int64_t r = args.begin; r < args.end; ++r) {
+    for (int64_t run = 0; run < runs; ++run) {
+      const int64_t in_stretch = run % kStretchRuns;
+      const int64_t before = run - in_stretch;
+      const int64_t width = runs - before < kStretchRuns ? runs - before : kStretchRuns;
+      const int64_t i = r % rows.tile;
+      const int64_t at = before * rows.padded + (r - i) * width + in_stretch * rows.tile;
+      int8_t* codes = rows.codes + (at + i) * kRun;
+      quantize_run(args.x + r * args.k + run * kRun, rows.scales + at + i, codes);
+      if (rows.start == nullptr) continue;
       int32_t sums[2];
-      sum_halves(codes + at, sums);
-      if (args.group == kRun) sums[0] += sums[1];
-      const int64_t parts = kRun / args.group;
-      for (int64_t i = 0; i < parts; ++i) {
-        args.rows.start[run * parts + i] = -args.zero * sums[i];
-        args.rows.sums[run * parts + i] = static_cast<float>(sums[i]);
+      sum_halves(codes, sums);
+      if (parts == 1) sums[0] += sums[1];
+      for (int64_t p = 0; p < parts; ++p) {
+        rows.start[at * parts + p * rows.tile + i] = -args.zero * sums[p];
+        rows.sums[at * parts + p * rows.tile + i] = static_cast<float>(sums[p]);
       }
     }
   }

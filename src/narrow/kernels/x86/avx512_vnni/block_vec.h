@@ -10,10 +10,6 @@ constexpr int64_t kTilePanels = 2;
 constexpr int product_class(int) {
   return 8;
 }
-/// 12 sums of integers, 12 of floats, 2 weights and a row's codes in 32 registers.
-constexpr int tile_rows(int) {
-  return 6;
-}
 
 using Codes = __m512i;
 using Ints = __m512i;

@@ -66,12 +66,12 @@ class DynamicQuantize final : public Step {
     const float* values = x.as<float>();
     parallel_for(num_elements(x.dims, 0, x.dims.size() - 1), 1, [&](int64_t begin, int64_t end) {
       if (block_ == kActivationBlock && k % kActivationBlock == 0) {
-        kernels::QuantizeBlocksArgs args{values + begin * k, end - begin, k,
-                                         kActivationBlock,   0,           {}};
-        args.rows.codes = codes + begin * k;
-        args.rows.ldc = k;
-        args.rows.scales = scales + begin * blocks;
-        return kernels_.quantize_blocks(args);
+        for (int64_t r = begin; r < end; ++r) {
+          kernels::QuantizeBlocksArgs args{values + r * k, 0, 1, k, kActivationBlock, 0, {}};
+          args.rows = {codes + r * k, scales + r * blocks, nullptr, nullptr, 1, 1};
+          kernels_.quantize_blocks(args);
+        }
+        return;
       }
       for (int64_t r = begin; r < end; ++r) {
         for (int64_t b = 0; b < blocks; ++b) {
@@ -141,7 +141,7 @@ class KernelBlockGemm final : public BlockProduct {
   bool integer_macs() const override { return true; }
   size_t packed_bytes() const override { return packed_.weights.bytes(); }
   size_t scratch_bytes(std::span<const Dims> inputs, std::span<const Dims>) const override {
-    return kernels::block_gemm_scratch_bytes(packed_, rows(inputs[0]));
+    return kernels::block_gemm_scratch_bytes(kernels_, packed_, rows(inputs[0]));
   }
   void run(RunContext& context) const override {
     const int64_t m = rows(context.inputs[0].dims);
