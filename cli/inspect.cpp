@@ -5,9 +5,11 @@
 #include <memory>
 
 #include "commands.h"
+#include "llm.h"
 #include "model.h"
 #include "model_summary.h"
 #include "narrow/core/error.h"
+#include "narrow/pipeline/weight_source.h"
 #include "narrow/report/table.h"
 
 namespace narrow::cli {
@@ -17,7 +19,8 @@ constexpr const char* kExamples =
     "\nExamples:\n"
     "  narrow inspect model.onnx\n"
     "  narrow inspect int8.onnx --nodes --tensors 50\n"
-    "  narrow inspect int8.onnx --json\n";
+    "  narrow inspect int8.onnx --json\n"
+    "  narrow inspect model.gguf --nodes\n";
 
 struct InspectFlags {
   std::string model;
@@ -212,6 +215,9 @@ std::string text_of(const ModelSummary& s, const InspectFlags& flags) {
 }
 
 void run_inspect(const InspectFlags& flags, Context& context) {
+  if (is_language_model(flags.model)) {
+    return inspect_weights({flags.model, flags.nodes, flags.tensors}, context);
+  }
   const ModelSummary summary =
       summarize(flags.model, flags.batch, session_options(context, flags.compute));
   context.print(json_text(json_of(summary)), text_of(summary, flags));

@@ -59,6 +59,10 @@ void check_output_path(const std::string& path) {
     throw Error(ErrorCode::invalid_argument, fmt::format("'{}' is a folder", path),
                 "name a file in it");
   }
+  if (fs::exists(path, ignored) && !fs::is_regular_file(path, ignored)) {
+    throw Error(ErrorCode::invalid_argument, fmt::format("'{}' is not a file", path),
+                "a device or pipe cannot be replaced; name a file");
+  }
   const fs::path parent = fs::path(path).has_parent_path() ? fs::path(path).parent_path() : ".";
   if (::access(parent.c_str(), W_OK | X_OK) == 0) return;
   const int error = errno;

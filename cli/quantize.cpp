@@ -8,10 +8,12 @@
 #include <memory>
 
 #include "commands.h"
+#include "llm.h"
 #include "model.h"
 #include "narrow/core/error.h"
 #include "narrow/graph/pass.h"
 #include "narrow/pipeline/recipe.h"
+#include "narrow/pipeline/weight_source.h"
 
 namespace narrow::cli {
 namespace {
@@ -29,7 +31,14 @@ constexpr const char* kExamples =
     "  narrow quantize model.onnx -o q.onnx --recipe r.yaml --keep-float "
     "conv1,fc2\n"
     "  narrow quantize model.onnx --data images:photos --dump-recipe > "
-    "r.yaml\n";
+    "r.yaml\n"
+    "\nA language model, the folder of a Hugging Face model or a .gguf file, "
+    "becomes a .gguf file:\n"
+    "  narrow quantize ./llama -o llama.gguf --format q4_k_m\n"
+    "  narrow quantize f16.gguf -o q.gguf --format iq4_xs --statistics "
+    "imatrix.gguf\n"
+    "  narrow quantize ./llama -o q.gguf --format q3_k_m --tensor-type "
+    "'*ffn_down*=q5_k' --max-memory 1G\n";
 
 /// A flag that sets a recipe key, in the order of the command line.
 struct KeyText {
@@ -49,7 +58,58 @@ struct QuantizeFlags {
   bool dump_recipe = false;
   bool dry_run = false;
   bool measure_latency = false;
+  LlmFlags llm;
 };
+
+/// Flags of the other kind of model than the one that is given, as typed.
+void refuse_flags(const std::vector<std::string>& given, const char* kind) {
+  if (given.empty()) return;
+  throw Error(ErrorCode::invalid_argument,
+              fmt::format("{} {} for {} alone", fmt::join(given, ", "),
+                          given.size() == 1 ? "is" : "are", kind),
+              "narrow quantize --help shows which model takes which flags");
+}
+
+std::string flag_name(std::string_view key) {
+  std::string name(key);
+  std::replace(name.begin(), name.end(), '_', '-');
+  return "--" + name;
+}
+
+void run_language_model(const QuantizeFlags& flags, Context& context) {
+  LlmFlags llm = flags.llm;
+  std::vector<std::string> foreign;
+  for (const KeyText& key : flags.keys) {
+    if (key.key == "format") {
+      llm.format = key.text;
+    } else if (key.key == "exclude" || key.key == "keep_float") {
+      llm.keep_float.push_back(key.text);
+    } else {
+      foreign.push_back(flag_name(key.key));
+    }
+  }
+  const std::pair<bool, const char*> others[] = {
+      {!flags.recipe_file.empty(), "--recipe"},
+      {!flags.save_statistics.empty(), "--save-statistics"},
+      {!flags.disabled_passes.empty(), "--disable-pass"},
+      {flags.qoperator, "--qoperator"},
+      {flags.dump_recipe, "--dump-recipe"},
+      {flags.dry_run, "--dry-run"},
+      {flags.measure_latency, "--measure-latency"},
+  };
+  for (const auto& [given, name] : others) {
+    if (given) foreign.emplace_back(name);
+  }
+  refuse_flags(foreign, "ONNX models");
+  if (flags.output.empty()) {
+    throw Error(ErrorCode::invalid_argument, "quantize needs the name of the file to write",
+                "add -o FILE.gguf");
+  }
+  llm.model = flags.model;
+  llm.output = flags.output;
+  llm.statistics = flags.statistics;
+  quantize_language_model(llm, context);
+}
 
 Recipe build_recipe(const QuantizeFlags& flags) {
   Recipe recipe = flags.recipe_file.empty() ? Recipe{} : load_recipe(flags.recipe_file);
@@ -69,6 +129,10 @@ void check_output(const QuantizeFlags& flags) {
 }
 
 void run_quantization(const QuantizeFlags& flags, Context& context) {
+  if (!flags.model.empty() && is_language_model(flags.model)) {
+    return run_language_model(flags, context);
+  }
+  refuse_flags(given_llm_flags(flags.llm), "language models");
   const Recipe recipe = build_recipe(flags);
   if (flags.dump_recipe) {
     const std::string yaml = dump_recipe(recipe);
@@ -103,12 +167,6 @@ void run_quantization(const QuantizeFlags& flags, Context& context) {
   }
 }
 
-std::string flag_name(const RecipeKey& key) {
-  std::string name = key.name;
-  std::replace(name.begin(), name.end(), '_', '-');
-  return "--" + name;
-}
-
 /// One flag for each key of the recipe: the table is the only list.
 void add_recipe_flags(CLI::App& command, QuantizeFlags& flags) {
   for (const RecipeKey& key : recipe_keys()) {
@@ -124,14 +182,14 @@ void add_recipe_flags(CLI::App& command, QuantizeFlags& flags) {
       };
       command
           .add_flag_function(
-              flag_name(key), [set](std::int64_t times) { set(times > 0 ? "true" : "false"); },
+              flag_name(key.name), [set](std::int64_t times) { set(times > 0 ? "true" : "false"); },
               key.help)
           ->check(is_bool)
           ->group("Recipe");
       continue;
     }
     auto* option = command.add_option_function<std::vector<std::string>>(
-        flag_name(key),
+        flag_name(key.name),
         [set](const std::vector<std::string>& texts) {
           for (const std::string& text : texts) set(text);
         },
@@ -154,8 +212,8 @@ void add_quantize(CLI::App& app, Context& context) {
   CLI::App* command =
       app.add_subcommand("quantize", "Make a quantized model, and verify what was written");
   auto flags = std::make_shared<QuantizeFlags>();
-  command->add_option("model", flags->model, "The float model")->type_name("ONNX");
-  command->add_option("-o,--output", flags->output, "The file to write")->type_name("ONNX");
+  command->add_option("model", flags->model, "The float model")->type_name("MODEL");
+  command->add_option("-o,--output", flags->output, "The file to write")->type_name("FILE");
   command->add_option("--recipe", flags->recipe_file, "Start from this recipe")->type_name("YAML");
   command->add_flag("--dump-recipe", flags->dump_recipe, "Print the recipe and stop");
   command->add_flag("--dry-run", flags->dry_run, "Do everything but write the file");
@@ -163,8 +221,8 @@ void add_quantize(CLI::App& app, Context& context) {
   command
       ->add_option("--statistics", flags->statistics,
                    "Calibration statistics to read instead of calibrating, if "
-                   "the file is there")
-      ->type_name("JSON");
+                   "the file is there; of a language model: an importance matrix")
+      ->type_name("FILE");
   command
       ->add_option("--save-statistics", flags->save_statistics,
                    "Where to write the calibration statistics")
@@ -177,6 +235,7 @@ void add_quantize(CLI::App& app, Context& context) {
       ->type_name("NAME")
       ->allow_extra_args(false);
   add_recipe_flags(*command, *flags);
+  add_llm_flags(*command, flags->llm);
   add_common_options(*command, context);
   command->footer(kExamples);
   command->callback([flags, &context] {

@@ -7,6 +7,7 @@
 #include "narrow/core/tensor.h"
 #include "narrow/data/npz.h"
 #include "narrow/formats/onnx/onnx.h"
+#include "ptq/ptq_testing.h"
 
 namespace narrow {
 namespace {
@@ -218,6 +219,41 @@ TEST(Kernels, EveryNodeHasAnImplementation) {
   }
 }
 
+// oneDNN's convolutions without AVX add a residual from memory that is aligned by chance only.
+TEST(Kernels, ResidualsWithoutAvxAreNotOneDnns) {
+  SmallNet net;
+  ValueId x = net.input({1, 16, 6, 6});
+  for (const std::string name : {"one", "two", "three", "four"}) {
+    const ValueId c = net.conv(name, x, 16, 16, {.pad = 1});
+    x = net.op("Sigmoid", name + "_act", {net.op("Add", name + "_sum", {c, x})});
+  }
+  net.output(x);
+  const TemporaryFolder folder;
+  const std::string model = folder.file("residual.onnx");
+  write_onnx(net.infer(), model);
+  const Json kernels = narrow_json({"kernels", model, "--isa", "scalar"});
+  int fused = 0;
+  for (const Json& node : kernels.at("nodes")) {
+    if (node.at("op") != "narrow::FusedConv") continue;
+    ++fused;
+    EXPECT_NE(node.at("chosen"), "onednn");
+  }
+  EXPECT_EQ(fused, 4);
+
+  write_npy(folder.file("x.npy"), random_tensor({1, 16, 6, 6}, 5));
+  const auto result = [&](const std::vector<std::string>& flags) {
+    std::vector<std::string> arguments{
+        "run", model, "--input", folder.file("x.npy"), "-o", folder.file("y.npy")};
+    arguments.insert(arguments.end(), flags.begin(), flags.end());
+    const Outcome outcome = narrow_program(arguments);
+    EXPECT_EQ(outcome.code, 0) << outcome.err;
+    return read_npy(folder.file("y.npy"));
+  };
+  const Tensor reference = result({"--compute", "reference"});
+  EXPECT_LE(relative_error(result({"--isa", "scalar"}), reference), 1e-4);
+  EXPECT_LE(relative_error(result({}), reference), 1e-4);
+}
+
 TEST(Bench, FiguresOfTheContract) {
   const Json json = narrow_json(
       {"bench", fashion_model(), "--batch", "2", "--threads", "1", "--runs", "7", "--warmup", "1"});
@@ -245,6 +281,20 @@ TEST_F(Run, BenchTakesInputsAndProfiles) {
   EXPECT_EQ(nodes.count("/LogSoftmax"), 1u);
   EXPECT_GT(total, 0);
   EXPECT_LE(total, 1.5 * json.at("mean_us").get<double>());
+}
+
+TEST(Bench, PeakMemoryIsItsOwn) {
+  const auto peak = [] {
+    return narrow_json({"bench", fashion_model(), "--runs", "1", "--threads", "1"})
+        .at("peak_rss_bytes")
+        .get<uint64_t>();
+  };
+  const uint64_t before = peak();
+  // Memory of the process that starts the program, every page of it touched.
+  constexpr uint64_t kBallast = uint64_t{512} << 20;
+  const std::vector<char> ballast(kBallast, 1);
+  EXPECT_LT(peak(), before + kBallast / 2);
+  EXPECT_EQ(ballast.back(), 1);
 }
 
 TEST(Bench, SeedDecidesTheInputs) {

@@ -7,8 +7,8 @@ namespace {
 
 using namespace testing;
 
-const std::vector<std::string> kCommands = {"inspect", "run",   "eval",   "quantize",
-                                            "compare", "bench", "kernels"};
+const std::vector<std::string> kCommands = {"inspect", "run",   "eval",    "quantize",
+                                            "compare", "bench", "kernels", "tokenize"};
 
 TEST(Usage, Version) {
   const Outcome outcome = narrow_program({"--version"});
@@ -99,6 +99,9 @@ INSTANTIATE_TEST_SUITE_P(
         Mistake{{"quantize", kModel}, "name of the file to write", "-o FILE.onnx"},
         Mistake{{"quantize", kModel, "-o", kModel}, "is the float model itself", "another name"},
         Mistake{{"quantize", kModel, "-o", "/tmp"}, "is a folder", "name a file"},
+        Mistake{{"quantize", kModel, "-o", "/dev/null"}, "'/dev/null' is not a file", "device"},
+        Mistake{{"tokenize", kModel}, "tokenize takes one text", "narrow tokenize --help"},
+        Mistake{{"tokenize", kModel, "--text", "a", "--input", "b"}, "tokenize takes one text", ""},
         Mistake{{"bench", kModel, "--batch", "2", "--input", "x.npz"}, "excludes", ""},
         Mistake{{"quantize", kModel, "-o", "q.onnx", "--calibration-samples", "-5"}, "'-5'", ""},
         Mistake{{"quantize", kModel, "-o", "q.onnx", "--max-drop", "nan"}, "'nan'", ""},
@@ -111,6 +114,7 @@ TEST(Usage, MissingFilesExitWithThree) {
     if (command == "compare" || command == "eval") {
       arguments.insert(arguments.end(), {"--data", "mnist:/d"});
     }
+    if (command == "tokenize") arguments.insert(arguments.end(), {"--text", "x"});
     if (command == "quantize")
       arguments.insert(arguments.end(), {"-o", "/tmp/q", "--mode", "dynamic"});
     const Outcome outcome = narrow_program(arguments);

@@ -3,10 +3,12 @@
 
 #include <gtest/gtest.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <csignal>
+#include <fstream>
 
 #include "narrow/core/error.h"
 
@@ -91,6 +93,52 @@ TEST_F(FileTest, AFullDiskIsAnErrorAndLeavesTheOldOneWhole) {
   EXPECT_EQ(WEXITSTATUS(status), 42);
   EXPECT_EQ(read_text(path), "old");
   EXPECT_EQ(files(), 1u);
+}
+
+TEST_F(FileTest, WhatAKilledWriterLeftIsNotInTheWay) {
+  // Process numbers come again (in a container at every start), and so do temporary names.
+  const fs::path path = folder_ / "a.txt";
+  fs::path next;  // the name that this process would use now
+  {
+    const AtomicFile probe(path);
+    next = probe.temporary_path();
+  }
+  const std::string name = next.string();
+  const size_t dot = name.rfind('.');
+  const int number = std::stoi(name.substr(dot + 1));
+  for (int i = 1; i <= 3; ++i) {
+    std::ofstream(name.substr(0, dot + 1) + std::to_string(number + i)) << "left";
+  }
+  write_text(path, "new");
+  EXPECT_EQ(read_text(path), "new");
+  EXPECT_EQ(files(), 4u);
+}
+
+TEST_F(FileTest, OnlyRegularFilesAreReadAndReplaced) {
+  const fs::path pipe = folder_ / "pipe";
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::alarm(20);  // opening a pipe that nobody writes must not wait
+    int refused = 0;
+    for (const auto open : {+[](const fs::path& p) { MappedFile::open(p); },
+                            +[](const fs::path& p) { AtomicFile file(p); }}) {
+      try {
+        open(pipe);
+      } catch (const Error& e) {
+        refused += e.code() == ErrorCode::invalid_argument ? 1 : 0;
+      }
+    }
+    ::_exit(refused);
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  ASSERT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), 2);
+  EXPECT_TRUE(fs::is_fifo(pipe));
+  fs::create_symlink("/dev/null", folder_ / "link");
+  EXPECT_THROW(AtomicFile(folder_ / "link"), Error);
+  EXPECT_EQ(files(), 2u);
 }
 
 TEST_F(FileTest, MissingFilesAndFoldersAreNamed) {

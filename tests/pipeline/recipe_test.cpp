@@ -177,6 +177,7 @@ TEST(Recipe, ValidateChecksTheWhole) {
             "one zero_point");
   expect_in(check("target: ort\nopset: 99\n"), "above what target ort reads");
   expect_in(check("format: qoperator\nmode: dynamic\n"), "not possible in mode dynamic");
+  expect_in(check("format: qoperator\ntarget: openvino\n"), "openvino does not read format qoper");
   expect_in(check("max_drop: 1\nmode: dynamic\n"), "need data to measure on");
   expect_in(check("weight_symmetry: offset\n"), "symmetry offset cannot be written");
 }

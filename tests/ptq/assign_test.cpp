@@ -233,6 +233,43 @@ TEST(Assign, GroupsOfConvolutionWeightsAreRowsOfAMatrix) {
   EXPECT_TRUE(identical(run(net.g, data)[0], before));
 }
 
+TEST(Assign, RulesCannotAskForWhatTheTargetLacks) {
+  const auto with = [](const char* target, LayerRule rule) {
+    SmallNet net = classifier();
+    QuantizeOptions o = options_for(target);
+    rule.match = "conv1";
+    o.layers = {rule};
+    return refusal([&] { assigned(net, o); });
+  };
+  const auto type = [](const char* name) { return number_type_from_string(name); };
+  expect_in(with("ort", {.weights = type("int4")}),
+            "layer 'conv1': weights int4 does not fit target ort in static mode");
+  expect_in(with("ort", {.activations = type("uint4")}), "activations uint4 does not fit");
+  expect_in(with("openvino", {.activations = type("int8")}), "symmetric for signed activations");
+  expect_in(with("tensorrt", {.weight_symmetry = Symmetry::asymmetric}),
+            "layer 'conv1': target tensorrt needs weight_symmetry symmetric");
+}
+
+TEST(Assign, TargetsWithoutShortGroupsGetWholeOnes) {
+  // OpenVINO refuses the whole file if one axis is no multiple of its block size.
+  for (const char* target : {"openvino", "tensorrt"}) {
+    SmallNet net = classifier();
+    QuantizeOptions o = options_for(target, Mode::weight_only);
+    o.weights = number_type_from_string("int4");
+    o.group_size = 24;  // conv1 sums 27 weights, conv2 72
+    const Assignment a = assigned(net, o);
+    EXPECT_EQ(a.layers[0].weight_scheme->granularity, Granularity::per_axis);
+    EXPECT_EQ(a.layers[0].weight_scheme->axis, a.layers[0].channel_axis);
+    EXPECT_EQ(a.layers[1].weight_scheme->granularity, Granularity::per_group);
+    ASSERT_FALSE(a.notes.empty());
+    expect_in(a.notes[0], "has no shorter last group; one scale for each channel in: conv1 (27)");
+    for (const AssignedLayer& layer : a.layers) {
+      if (layer.weight_scheme->granularity != Granularity::per_group) continue;
+      EXPECT_EQ(constant_of(net.g, layer.weights).dim(layer.weight_scheme->axis) % 24, 0);
+    }
+  }
+}
+
 TEST(Assign, QuantizedLayersAreRefusedByName) {
   SmallNet net = classifier();
   const Tensor data = random_tensor({4, 3, 8, 8}, 5);

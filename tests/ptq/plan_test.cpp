@@ -271,5 +271,23 @@ TEST(ApplyPlan, HalfPrecisionWeightsAreCasts) {
   for (size_t i = 0; i < 3; ++i) EXPECT_GT(sqnr_db(before[i], after[i]), 60) << i;
 }
 
+TEST(ApplyPlan, HalfPrecisionRefusesWhatBecomesInfinite) {
+  QuantizeOptions o = options_for("narrow", Mode::weight_only);
+  o.weights = number_type_from_string("float16");
+  for (const auto& [value, text] :
+       {std::pair{70000.0f, "weights 'one_w': element 1 is 70000, past float16"},
+        std::pair{std::numeric_limits<float>::infinity(), "weights 'one_w': element 1 is inf"},
+        std::pair{std::numeric_limits<float>::quiet_NaN(), "weights 'one_w': element 1 is nan"}}) {
+    SmallNet net;
+    net.output(net.gemm("one", net.input({1, 2}), 2, 2));
+    net.infer();
+    net.g.set_constant(*net.g.find_value("one_w"),
+                       Tensor::from(std::vector<float>{1, value, 3, 65504}, {2, 2}));
+    Assignment a = assign(net.g, resolve(o));
+    const QuantizationPlan plan = make_plan(net.g, a, {});
+    expect_in(refusal([&] { apply_plan(net.g, a, plan); }, ErrorCode::numeric_failure), text);
+  }
+}
+
 }  // namespace
 }  // namespace narrow

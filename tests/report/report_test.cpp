@@ -55,6 +55,12 @@ TEST(QuantizeReport, TextShowsCostGainAndWorstFirst) {
   EXPECT_EQ(text.find("fc "), std::string::npos);  // its error is not known
 }
 
+TEST(QuantizeReport, NoChangeHasNoMinus) {
+  QuantizeReport r = sample_report();
+  r.verification.quantized_value = r.verification.float_value;
+  EXPECT_NE(to_text(r).find("+0.00 points"), std::string::npos) << to_text(r);
+}
+
 TEST(QuantizeReport, ListsAreCut) {
   const std::string text = to_text(sample_report(), 1);
   EXPECT_NE(text.find("... and 1 more"), std::string::npos) << text;

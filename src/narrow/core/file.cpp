@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -39,10 +40,16 @@ void sync_folder(const std::filesystem::path& file) {
   ::close(fd);
 }
 
+[[noreturn]] void refuse_special(const std::filesystem::path& path) {
+  throw Error(ErrorCode::invalid_argument, fmt::format("'{}' is not a file", path.string()),
+              "pipes, devices and folders are neither read nor written");
+}
+
 }  // namespace
 
 std::shared_ptr<const MappedFile> MappedFile::open(const std::filesystem::path& path) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  // O_NONBLOCK: opening a pipe would wait for its writer.
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) fail("open", path, errno);
   struct stat status {};
   if (::fstat(fd, &status) != 0) {
@@ -52,7 +59,7 @@ std::shared_ptr<const MappedFile> MappedFile::open(const std::filesystem::path& 
   }
   if (!S_ISREG(status.st_mode)) {
     ::close(fd);
-    throw Error(ErrorCode::invalid_argument, fmt::format("'{}' is not a file", path.string()));
+    refuse_special(path);
   }
   std::shared_ptr<MappedFile> file(new MappedFile);
   file->path_ = path;
@@ -74,19 +81,63 @@ MappedFile::~MappedFile() {
   if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
 }
 
+void MappedFile::release(std::span<const std::byte> part) const {
+  static const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto begin = reinterpret_cast<uintptr_t>(part.data());
+  const auto base = reinterpret_cast<uintptr_t>(data_);
+  if (begin < base || begin + part.size() > base + size_) return;
+  const uintptr_t first = (begin + page - 1) / page * page;
+  const uintptr_t last = (begin + part.size()) / page * page;
+  if (first < last) ::madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+}
+
 AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path)) {
+  // The rename would put a file in the place of a device (root and /dev/null) or a pipe.
+  struct stat status {};
+  if (::stat(path_.c_str(), &status) == 0 && !S_ISREG(status.st_mode)) refuse_special(path_);
   static std::atomic<unsigned> counter{0};
-  temporary_ = path_;
-  temporary_ += fmt::format(".tmp.{}.{}", ::getpid(), counter++);
-  fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+  do {  // a killed process of the same number may have left its temporary file
+    temporary_ = path_;
+    temporary_ += fmt::format(".tmp.{}.{}", ::getpid(), counter++);
+    fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+  } while (fd_ < 0 && errno == EEXIST);
   if (fd_ < 0) fail("write", path_, errno);
+  buffer_.reserve(kBufferBytes);
+}
+
+AtomicFile::AtomicFile(std::filesystem::path path, std::filesystem::path partial,
+                       uint64_t keep_bytes)
+    : path_(std::move(path)), temporary_(std::move(partial)), keep_(true), position_(keep_bytes) {
+  const auto give_up = [&](const char* what) {
+    const int error = errno;
+    ::close(std::exchange(fd_, -1));
+    fail(what, temporary_, error);
+  };
+  fd_ = ::open(temporary_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  if (fd_ < 0) fail("write", temporary_, errno);
+  if (::flock(fd_, LOCK_EX | LOCK_NB) != 0) {
+    ::close(std::exchange(fd_, -1));
+    throw Error(ErrorCode::io_error,
+                fmt::format("another process is writing '{}'", temporary_.string()),
+                "wait for it, or end it");
+  }
+  struct stat status {};
+  if (::fstat(fd_, &status) != 0) give_up("read");
+  if (static_cast<uint64_t>(status.st_size) < keep_bytes) {
+    ::close(std::exchange(fd_, -1));
+    throw Error(ErrorCode::corrupt_data,
+                fmt::format("'{}' has {} bytes, not the {} that were written", temporary_.string(),
+                            status.st_size, keep_bytes));
+  }
+  const auto keep = static_cast<off_t>(keep_bytes);
+  if (::ftruncate(fd_, keep) != 0 || ::lseek(fd_, keep, SEEK_SET) != keep) give_up("write");
   buffer_.reserve(kBufferBytes);
 }
 
 AtomicFile::~AtomicFile() {
   if (fd_ < 0) return;
   ::close(fd_);
-  ::unlink(temporary_.c_str());
+  if (!keep_) ::unlink(temporary_.c_str());
 }
 
 void AtomicFile::write(const void* data, size_t bytes) {
@@ -100,24 +151,21 @@ void AtomicFile::write(const void* data, size_t bytes) {
     buffer_.assign(static_cast<const char*>(data), bytes);
     return;
   }
-  const auto* p = static_cast<const char*>(data);
+  write_out(static_cast<const char*>(data), bytes);
+}
+
+void AtomicFile::write_out(const char* data, size_t bytes) {
   while (bytes > 0) {
-    const ssize_t n = ::write(fd_, p, bytes);
+    const ssize_t n = ::write(fd_, data, bytes);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) fail("write", path_, errno);
-    p += n;
+    data += n;
     bytes -= static_cast<size_t>(n);
   }
 }
 
 void AtomicFile::flush() {
-  size_t done = 0;
-  while (done < buffer_.size()) {
-    const ssize_t n = ::write(fd_, buffer_.data() + done, buffer_.size() - done);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) fail("write", path_, errno);
-    done += static_cast<size_t>(n);
-  }
+  write_out(buffer_.data(), buffer_.size());
   buffer_.clear();
 }
 
@@ -126,12 +174,12 @@ void AtomicFile::commit() {
   if (::fsync(fd_) != 0) fail("sync", path_, errno);
   if (::close(std::exchange(fd_, -1)) != 0) {
     const int error = errno;
-    ::unlink(temporary_.c_str());
+    if (!keep_) ::unlink(temporary_.c_str());
     fail("close", path_, error);
   }
   if (::rename(temporary_.c_str(), path_.c_str()) != 0) {
     const int error = errno;
-    ::unlink(temporary_.c_str());
+    if (!keep_) ::unlink(temporary_.c_str());
     fail("write", path_, error);
   }
   sync_folder(path_);

@@ -15,7 +15,7 @@ namespace narrow {
 /// A file mapped read-only. Share it to keep tensors that point into it alive.
 class MappedFile {
  public:
-  /// Throws not_found or io_error, naming the path.
+  /// Throws not_found, io_error, or invalid_argument for what is no regular file, naming the path.
   static std::shared_ptr<const MappedFile> open(const std::filesystem::path& path);
   ~MappedFile();
   MappedFile(const MappedFile&) = delete;
@@ -24,6 +24,9 @@ class MappedFile {
   const std::filesystem::path& path() const { return path_; }
   std::span<const std::byte> bytes() const { return {data_, size_}; }
   std::string_view text() const { return {reinterpret_cast<const char*>(data_), size_}; }
+  /// Tells the system that a part of bytes() is not needed for now, so that reading a large file
+  /// once does not fill the memory. It may be read again.
+  void release(std::span<const std::byte> part) const;
 
  private:
   MappedFile() = default;
@@ -36,7 +39,12 @@ class MappedFile {
 /// commit() the destructor removes it and an older file stays whole.
 class AtomicFile {
  public:
+  /// Throws as write() does, and invalid_argument where `path` is something else than a file.
   explicit AtomicFile(std::filesystem::path path);
+  /// For work that can go on after a crash: the temporary is called `partial`, its first
+  /// `keep_bytes` stay, and the destructor leaves it. Throws corrupt_data if it is shorter than
+  /// that, io_error if another process is writing it.
+  AtomicFile(std::filesystem::path path, std::filesystem::path partial, uint64_t keep_bytes);
   ~AtomicFile();
   AtomicFile(const AtomicFile&) = delete;
   AtomicFile& operator=(const AtomicFile&) = delete;
@@ -46,12 +54,15 @@ class AtomicFile {
   void write(std::string_view text) { write(text.data(), text.size()); }
   uint64_t position() const { return position_; }
   const std::filesystem::path& temporary_path() const { return temporary_; }
+  /// Hands what was written to the system: it survives the end of this process, however it ends.
+  void flush();
   void commit();
 
  private:
-  void flush();
+  void write_out(const char* data, size_t bytes);
   std::filesystem::path path_;
   std::filesystem::path temporary_;
+  bool keep_ = false;
   int fd_ = -1;
   uint64_t position_ = 0;
   std::string buffer_;

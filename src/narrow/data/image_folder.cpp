@@ -14,6 +14,7 @@
 #include "narrow/core/error.h"
 #include "narrow/core/file.h"
 #include "narrow/core/hash.h"
+#include "narrow/core/parallel.h"
 #include "narrow/data/image_dataset.h"
 #include "narrow/data/label_file.h"
 
@@ -45,13 +46,14 @@ std::vector<Entry> list_pictures(const fs::path& folder) {
   const auto options = fs::directory_options::follow_directory_symlink;
   fs::recursive_directory_iterator it(folder, options, error), end;
   constexpr int kDeepest = 32;  // symbolic links may form a circle
+  const size_t above = (folder / "").native().size();
   for (; !error && it != end; it.increment(error)) {
     std::error_code ignored;
     const bool directory = it->is_directory(ignored);
     if (directory && (is_hidden(it->path()) || it.depth() >= kDeepest)) {
       it.disable_recursion_pending();
     } else if (!directory && !is_hidden(it->path()) && is_picture(it->path())) {
-      entries.push_back({it->path(), it->path().lexically_relative(folder).generic_string()});
+      entries.push_back({it->path(), it->path().native().substr(above)});
     }
   }
   if (error) {
@@ -157,10 +159,16 @@ class FolderSource final : public ImageSource {
       total += static_cast<uint64_t>(std::max<int64_t>(bytes, 0));
     }
     if (total <= kReadAtMost) {
-      for (const Entry& entry : entries_) {
-        const auto file = MappedFile::open(entry.path);
-        hash.add(file->bytes().data(), file->bytes().size());
-      }
+      std::vector<uint64_t> contents(entries_.size());
+      parallel_for(size(), 64, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+          Hash64 content;
+          const auto file = MappedFile::open(at(i).path);
+          content.add(file->bytes().data(), file->bytes().size());
+          contents[static_cast<size_t>(i)] = content.value();
+        }
+      });
+      for (const uint64_t content : contents) hash.add_number(static_cast<int64_t>(content));
     }
     return hash.hex();
   }

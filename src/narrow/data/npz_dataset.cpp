@@ -163,8 +163,8 @@ class NpzDataset final : public Dataset {
     throw Error(
         ErrorCode::invalid_argument,
         fmt::format("{}: no array for input '{}'; it has: {}", path_, name, fmt::join(names, ", ")),
-        only ? fmt::format("name the array '{}' or 'x'", name)
-             : "name one array after each input of the model");
+        only && name != "x" ? fmt::format("name the array '{}' or 'x'", name)
+                            : "name one array after each input of the model");
   }
 
   /// The first array whose samples fit its input says how many samples there are.

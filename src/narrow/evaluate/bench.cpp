@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <fstream>
 #include <numeric>
 
 #include "narrow/core/error.h"
@@ -100,6 +101,14 @@ std::string hash_tensors(const std::vector<Tensor>& tensors) {
 }
 
 uint64_t peak_rss_bytes() {
+  // Not getrusage() first: on Linux its maximum survives exec, so that a large program which starts
+  // this one would be measured instead.
+  if (std::ifstream status("/proc/self/status"); status) {
+    for (std::string word; status >> word;) {
+      uint64_t kilobytes = 0;
+      if (word == "VmHWM:" && status >> kilobytes) return kilobytes * 1024;
+    }
+  }
   rusage usage{};
   if (getrusage(RUSAGE_SELF, &usage) != 0) return 0;
   return static_cast<uint64_t>(usage.ru_maxrss) * 1024;  // Linux counts kilobytes

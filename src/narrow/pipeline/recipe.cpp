@@ -196,6 +196,10 @@ void validate(const Recipe& recipe) {
     refuse(fmt::format("format qoperator is not possible in mode {}", to_string(resolved.mode)),
            "give --mode static or --format qdq");
   }
+  if (recipe.format == OutputFormat::qoperator && !target.qoperator) {
+    refuse(fmt::format("target {} does not read format qoperator", target.name),
+           "give --format qdq");
+  }
   if (recipe.format == OutputFormat::qoperator && resolved.weights->floating) {
     refuse("format qoperator needs integer weights", "give --format qdq");
   }

@@ -31,7 +31,7 @@ struct Recipe {
   std::optional<DataSpec> data;
   std::optional<DataSpec> eval_data;
   int64_t calibration_samples = 500;
-  int64_t eval_samples = 0;  // 0: all of eval_data; of a hold-out at most 1000
+  int64_t eval_samples = 0;  // 0: all of eval_data; of a hold-out at most 500
   uint64_t seed = 1;
   std::optional<double> max_drop;    // points of the metric
   std::optional<double> min_cosine;  // of the outputs

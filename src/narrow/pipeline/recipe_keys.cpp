@@ -172,7 +172,7 @@ constexpr RecipeField kFields[] = {
        r.calibration_samples = parse_integer(t, 1, kMostSamples);
      },
      [](const Recipe& r) -> Texts { return {std::to_string(r.calibration_samples)}; }},
-    {{"eval_samples", "INT", "samples evaluated; 0: all of eval_data, 1000 of a hold-out", false},
+    {{"eval_samples", "INT", "samples evaluated; 0: all of eval_data, 500 of a hold-out", false},
      [](Recipe& r, const std::string& t) { r.eval_samples = parse_integer(t, 0, kMostSamples); },
      [](const Recipe& r) -> Texts { return {std::to_string(r.eval_samples)}; }},
     {{"seed", "INT", "of the samples that are drawn", false},

@@ -92,7 +92,7 @@ class Assigner {
     graph_.sort();
     graph_.remove_dead();
     if (out_.layers.empty()) refuse_empty();
-    note_short_groups();
+    note_groups();
     return std::move(out_);
   }
 
@@ -181,9 +181,14 @@ class Assigner {
   }
 
   void add_layer(Layer layer) {
-    const LayerChoice choice = choose(options_, graph_.node(layer.node).name);
-    const bool groups =
+    LayerChoice choice = choose(options_, graph_.node(layer.node).name);
+    bool groups =
         choice.granularity == Granularity::per_group && choice.weights && !choice.weights->floating;
+    if (groups && !target_.short_groups && summed_weights(layer) % choice.group_size != 0) {
+      add_name(whole_channels_, layer, summed_weights(layer));
+      choice.granularity = Granularity::per_axis;
+      groups = false;
+    }
     if (choice.weights) {
       layer.weights = own_constant(graph_, layer.weights, {layer.node, 1});
       if (groups && is_convolution(graph_.node(layer.node))) {
@@ -218,7 +223,24 @@ class Assigner {
     out_.layers.push_back(std::move(a));
   }
 
-  void note_short_groups() {
+  /// Weights of one output channel, which groups cut into pieces.
+  int64_t summed_weights(const Layer& layer) const {
+    const Tensor& w = *graph_.constant(layer.weights);
+    if (!is_convolution(graph_.node(layer.node))) return w.dim(layer.reduce_axis);
+    return w.elements() / std::max<int64_t>(1, w.dim(0));
+  }
+
+  void add_name(std::string& names, const Layer& layer, int64_t length) const {
+    names +=
+        fmt::format("{}{} ({})", names.empty() ? "" : ", ", graph_.node(layer.node).name, length);
+  }
+
+  void note_groups() {
+    if (!whole_channels_.empty()) {
+      out_.notes.push_back(
+          fmt::format("target {} has no shorter last group; one scale for each channel in: {}",
+                      target_.name, whole_channels_));
+    }
     std::string names;
     for (const AssignedLayer& layer : out_.layers) {
       if (!layer.weight_scheme || layer.weight_scheme->granularity != Granularity::per_group) {
@@ -237,6 +259,7 @@ class Assigner {
   Graph& graph_;
   const QuantizeOptions& options_;
   const TargetProfile& target_;
+  std::string whole_channels_;  // layers that the target cannot cut into groups
   Assignment out_;
 };
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <set>
 
 #include "narrow/core/error.h"
@@ -195,11 +196,27 @@ class Planner {
   QuantizationPlan out_;
 };
 
+/// NaN, infinities and what would become one.
+void check_half(const AssignedLayer& layer, const std::vector<float>& values,
+                const std::vector<float>& halves) {
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (std::isfinite(halves[i])) continue;
+    const bool range = std::isfinite(values[i]);
+    throw Error(ErrorCode::numeric_failure,
+                fmt::format("node '{}': weights '{}': element {} is {}{}", layer.node,
+                            layer.weights, i, values[i], range ? ", past float16" : ""),
+                range ? fmt::format("keep the layer in float: --keep-float '{}'", layer.node)
+                      : "repair the model: values must be finite");
+  }
+}
+
 /// Weights in half precision: the initializer as float16 behind a Cast.
-void store_half(Graph& graph, const std::string& name) {
+void store_half(Graph& graph, const AssignedLayer& layer) {
+  const std::string& name = layer.weights;
   const ValueId w = *graph.find_value(name);
   const Tensor tensor = *graph.constant(w);
   const Tensor half = Tensor::from_floats(tensor.to_floats(), DType::float16, tensor.dims());
+  check_half(layer, tensor.to_floats(), half.to_floats());
   const std::vector<Use> users = graph.value(w).uses;
   const ValueId stored = graph.add_initializer(graph.unique_name(name + "_float16"), half);
   constexpr int64_t kFloat = 1;  // TensorProto.FLOAT
@@ -253,7 +270,7 @@ QuantizationPlan make_plan(Graph& graph, Assignment& assignment,
 
 void apply_plan(Graph& graph, const Assignment& assignment, const QuantizationPlan& plan) {
   for (const AssignedLayer& layer : assignment.layers) {
-    if (layer.half_weights) store_half(graph, layer.weights);
+    if (layer.half_weights) store_half(graph, layer);
   }
   if (assignment.mode == Mode::dynamic) {
     write_dynamic(graph, assignment, plan.qdq);

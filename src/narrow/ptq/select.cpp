@@ -270,8 +270,10 @@ class Groups {
 
 LayerChoice choose(const QuantizeOptions& options, const std::string& node) {
   QuantizeOptions o = options;
+  bool by_rule = false;
   for (const LayerRule& rule : options.layers) {
     if (!glob_match(rule.match, node)) continue;
+    by_rule = true;
     if (rule.weights) o.weights = rule.weights;
     if (rule.activations) o.activations = rule.activations;
     if (rule.weight_symmetry) o.weight_symmetry = rule.weight_symmetry;
@@ -296,6 +298,14 @@ LayerChoice choose(const QuantizeOptions& options, const std::string& node) {
   }
   if (choice.weights && !choice.weights->floating && choice.weights->bits > 8) {
     refuse("weights have at most 8 bits");
+  }
+  if (by_rule) {
+    try {
+      check_layer_types(o);
+    } catch (Error& e) {
+      e.add_context(fmt::format("layer '{}'", node));
+      throw;
+    }
   }
   return choice;
 }

@@ -34,9 +34,12 @@ constexpr TargetProfile kTargets[] = {
      .weights = kAllIntegers,
      .weight_only_weights = kAllIntegers,
      .symmetric_activations = false,
+     .symmetric_signed = false,
      .symmetric_weights = false,
      .per_axis = true,
      .dynamic_zero_points = true,
+     .short_groups = true,
+     .qoperator = true,
      .bias = BiasForm::int32,
      .quantize_outputs = false,
      .integer_throughout = false,
@@ -50,9 +53,12 @@ constexpr TargetProfile kTargets[] = {
      .weights = "int8,uint8",
      .weight_only_weights = "int8,uint8,int4,uint4",
      .symmetric_activations = false,
+     .symmetric_signed = false,
      .symmetric_weights = false,
      .per_axis = true,
      .dynamic_zero_points = false,
+     .short_groups = true,
+     .qoperator = true,
      .bias = BiasForm::int32,
      .quantize_outputs = true,
      .integer_throughout = false,
@@ -66,9 +72,12 @@ constexpr TargetProfile kTargets[] = {
      .weights = "int8",
      .weight_only_weights = "int8,uint8,int4,uint4",
      .symmetric_activations = false,
+     .symmetric_signed = true,
      .symmetric_weights = true,
      .per_axis = true,
      .dynamic_zero_points = false,
+     .short_groups = false,
+     .qoperator = false,
      .bias = BiasForm::float32,
      .quantize_outputs = false,
      .integer_throughout = false,
@@ -82,9 +91,12 @@ constexpr TargetProfile kTargets[] = {
      .weights = "int8",
      .weight_only_weights = "int4",
      .symmetric_activations = true,
+     .symmetric_signed = true,
      .symmetric_weights = true,
      .per_axis = true,
      .dynamic_zero_points = false,
+     .short_groups = false,
+     .qoperator = false,
      .bias = BiasForm::float32,
      .quantize_outputs = false,
      .integer_throughout = false,
@@ -98,9 +110,12 @@ constexpr TargetProfile kTargets[] = {
      .weights = "int8,int4",
      .weight_only_weights = "",
      .symmetric_activations = false,
+     .symmetric_signed = false,
      .symmetric_weights = true,
      .per_axis = true,
      .dynamic_zero_points = false,
+     .short_groups = true,
+     .qoperator = true,
      .bias = BiasForm::int32,
      .quantize_outputs = true,
      .integer_throughout = true,
@@ -186,10 +201,29 @@ void resolve_activations(QuantizeOptions& o, const TargetProfile& target) {
   check_type("activations", *o.activations, target.activations, target, o.mode);
 }
 
+/// OpenVINO 2026.4 computes networks on signed activations with zero_points wrongly.
+bool needs_symmetric_activations(const QuantizeOptions& o, const TargetProfile& target) {
+  const bool signed_codes = !o.activations->floating && o.activations->is_signed;
+  return target.symmetric_activations || (target.symmetric_signed && signed_codes);
+}
+
+void check_symmetry(const QuantizeOptions& o, const TargetProfile& target) {
+  if (needs_symmetric_activations(o, target) && *o.activation_symmetry != Symmetry::symmetric) {
+    refuse(fmt::format("target {} needs activation_symmetry symmetric{}", target.name,
+                       target.symmetric_activations ? "" : " for signed activations"),
+           target.symmetric_activations ? "" : "give --activations uint8");
+  }
+  // Weight-only grids are plain DequantizeLinear, which every target gives a zero_point.
+  if (target.symmetric_weights && o.mode != Mode::weight_only &&
+      *o.weight_symmetry != Symmetry::symmetric) {
+    refuse(fmt::format("target {} needs weight_symmetry symmetric", target.name));
+  }
+}
+
 void resolve_symmetry(QuantizeOptions& o, const TargetProfile& target) {
+  const bool symmetric_only = needs_symmetric_activations(o, target);
   if (!o.activation_symmetry) {
-    o.activation_symmetry =
-        target.symmetric_activations ? Symmetry::symmetric : Symmetry::asymmetric;
+    o.activation_symmetry = symmetric_only ? Symmetry::symmetric : Symmetry::asymmetric;
   }
   if (!o.weight_symmetry) {
     const bool symmetric = target.symmetric_weights || o.weights->is_signed;
@@ -198,14 +232,7 @@ void resolve_symmetry(QuantizeOptions& o, const TargetProfile& target) {
   if (*o.activation_symmetry == Symmetry::offset || *o.weight_symmetry == Symmetry::offset) {
     refuse("symmetry offset cannot be written as QuantizeLinear", "choose symmetric or asymmetric");
   }
-  if (target.symmetric_activations && *o.activation_symmetry != Symmetry::symmetric) {
-    refuse(fmt::format("target {} needs activation_symmetry symmetric", target.name));
-  }
-  // Weight-only grids are plain DequantizeLinear, which every target gives a zero_point.
-  if (target.symmetric_weights && o.mode != Mode::weight_only &&
-      *o.weight_symmetry != Symmetry::symmetric) {
-    refuse(fmt::format("target {} needs weight_symmetry symmetric", target.name));
-  }
+  check_symmetry(o, target);
 }
 
 void resolve_granularity(QuantizeOptions& o, const TargetProfile& target) {
@@ -264,6 +291,21 @@ const TargetProfile& find_target(std::string_view name) {
 
 bool runs_quantized(const TargetProfile& target, std::string_view op) {
   return *target.operators == '\0' || lists(target.operators, op);
+}
+
+void check_layer_types(const QuantizeOptions& layer) {
+  QuantizeOptions o = layer;
+  const TargetProfile& target = find_target(o.target);
+  if (o.activations->floating) o.mode = Mode::weight_only;
+  if (!o.activations->floating) {
+    check_type("activations", *o.activations, target.activations, target, o.mode);
+  }
+  if (!o.weights->floating) {
+    const bool alone = o.mode == Mode::weight_only;
+    check_type("weights", *o.weights, alone ? target.weight_only_weights : target.weights, target,
+               o.mode);
+  }
+  check_symmetry(o, target);
 }
 
 QuantizeOptions resolve(const QuantizeOptions& options) {

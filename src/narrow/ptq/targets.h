@@ -21,9 +21,12 @@ struct TargetProfile {
   const char* weights;              // for static and dynamic
   const char* weight_only_weights;
   bool symmetric_activations;  // zero_point must be 0 (the middle for unsigned codes)
+  bool symmetric_signed;       // ... of signed activations
   bool symmetric_weights;
   bool per_axis;             // scales per output channel are understood
   bool dynamic_zero_points;  // ... and zero_points per channel by the operators of mode dynamic
+  bool short_groups;         // the last group of a channel may have fewer weights
+  bool qoperator;            // reads QLinearConv and its kin
   BiasForm bias;
   /// Quantize the outputs of layers also where only float operators or the caller read them.
   bool quantize_outputs;
@@ -44,5 +47,7 @@ bool runs_quantized(const TargetProfile& target, std::string_view op);
 /// Fills every open field from the target's row and checks the combination. Throws invalid_argument
 /// naming the field, its value and what the target takes.
 QuantizeOptions resolve(const QuantizeOptions& options);
+/// The same check of the types alone, after the rules of one layer were put into `layer`.
+void check_layer_types(const QuantizeOptions& layer);
 
 }  // namespace narrow

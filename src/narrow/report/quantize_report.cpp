@@ -52,7 +52,7 @@ std::string metric_text(const Verification& v, double value) {
 }
 
 std::string change_text(const Verification& v) {
-  const double change = -v.drop();
+  const double change = 0 - v.drop();  // a zero has no minus
   return is_percent(v.metric) ? fmt::format("{:+.2f} points", change)
                               : fmt::format("{:+.6f}", change);
 }

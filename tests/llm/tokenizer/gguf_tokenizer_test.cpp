@@ -3,10 +3,7 @@
 
 #include <gtest/gtest.h>
 
-#include <cctype>
 #include <cmath>
-#include <cstring>
-#include <sstream>
 
 #include "llm/tokenizer/golden.h"
 #include "narrow/core/error.h"
@@ -16,134 +13,6 @@
 
 namespace narrow::llm {
 namespace {
-
-/// Just enough of GGUF to read the vocabularies of the tests, which are trusted.
-class VocabularyFile {
- public:
-  explicit VocabularyFile(const std::filesystem::path& path) : bytes_(read_text(path)) {
-    at_ = 16;
-    const auto keys = take<uint64_t>();
-    for (uint64_t i = 0; i < keys; ++i) {
-      const std::string key = text();
-      read(key, take<uint32_t>());
-    }
-  }
-  TokenizerMetadata metadata;
-
- private:
-  template <class T>
-  T take() {
-    T value;
-    std::memcpy(&value, bytes_.data() + at_, sizeof(T));
-    at_ += sizeof(T);
-    return value;
-  }
-  std::string text() {
-    const auto size = static_cast<size_t>(take<uint64_t>());
-    at_ += size;
-    return bytes_.substr(at_ - size, size);
-  }
-  int64_t number(uint32_t type) {
-    static constexpr size_t kSizes[] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
-    int64_t value = 0;
-    std::memcpy(&value, bytes_.data() + at_, kSizes[type]);
-    at_ += kSizes[type];
-    return value;
-  }
-  void read(const std::string& key, uint32_t type) {
-    const std::string name = key.starts_with("tokenizer.ggml.") ? key.substr(15) : key;
-    if (type == 8) {
-      const std::string value = text();
-      if (name == "model") metadata.model = value;
-      if (name == "pre") metadata.pre = value;
-      if (name == "tokenizer.chat_template") metadata.chat_template = value;
-    } else if (type == 9) {
-      read_list(name);
-    } else {
-      const int64_t value = number(type);
-      if (name == "bos_token_id") metadata.bos_token_id = value;
-      if (name == "eos_token_id") metadata.eos_token_id = value;
-      if (name == "unknown_token_id") metadata.unknown_token_id = value;
-      if (name == "seperator_token_id") metadata.separator_token_id = value;
-      if (name == "padding_token_id") metadata.padding_token_id = value;
-      if (name == "cls_token_id") metadata.cls_token_id = value;
-      if (name == "mask_token_id") metadata.mask_token_id = value;
-      if (name == "add_bos_token") metadata.add_bos_token = value != 0;
-      if (name == "add_eos_token") metadata.add_eos_token = value != 0;
-    }
-  }
-  void read_list(const std::string& name) {
-    const auto type = take<uint32_t>();
-    const auto count = take<uint64_t>();
-    for (uint64_t i = 0; i < count; ++i) {
-      if (type == 8) {
-        const std::string value = text();
-        if (name == "tokens") metadata.tokens.push_back(value);
-        if (name == "merges") metadata.merges.push_back(value);
-      } else if (name == "scores") {
-        metadata.scores.push_back(take<float>());
-      } else {
-        metadata.token_type.push_back(static_cast<int32_t>(number(type)));
-      }
-    }
-  }
-  std::string bytes_;
-  size_t at_ = 0;
-};
-
-/// The texts of an .inp file: lines of separators stand between them.
-std::vector<std::string> input_texts(const std::filesystem::path& path) {
-  const std::string all = read_text(path);
-  const std::string separator = "\n__ggml_vocab_test__\n";
-  std::vector<std::string> texts;
-  for (size_t at = 0, end; at < all.size(); at = end + separator.size()) {
-    end = std::min(all.find(separator, at), all.size());
-    texts.push_back(all.substr(at, end - at));
-    if (end == all.size()) break;
-  }
-  return texts;
-}
-
-class Vocabulary : public testing::TestWithParam<const char*> {};
-
-TEST_P(Vocabulary, EqualsTheReferenceOfItsFile) {
-  if (assets().empty()) GTEST_SKIP() << "NARROW_ASSETS is absent";
-  const std::string base = (assets() / "gguf-vocab" / GetParam()).string();
-  const Tokenizer tokenizer(tokenizer_data_from_gguf(VocabularyFile(base).metadata));
-  const auto texts = input_texts(base + ".inp");
-  std::istringstream wanted(read_text(base + ".out"));
-  ASSERT_GT(texts.size(), 40u);
-  for (const std::string& text : texts) {
-    std::string line;
-    ASSERT_TRUE(std::getline(wanted, line));
-    std::string got;
-    for (const int32_t id : tokenizer.encode(text, {.add_special = false})) {
-      got += " " + std::to_string(id);
-    }
-    EXPECT_EQ(got, line) << "'" << text << "'";
-    if (tokenizer.data().model != TokenizerModel::wordpiece) {
-      EXPECT_EQ(tokenizer.decode(tokenizer.encode(text)), text);
-    }
-  }
-}
-
-INSTANTIATE_TEST_SUITE_P(Gguf, Vocabulary,
-                         testing::Values("ggml-vocab-llama-spm.gguf", "ggml-vocab-gpt-2.gguf",
-                                         "ggml-vocab-bert-bge.gguf", "ggml-vocab-phi-3.gguf",
-                                         "ggml-vocab-starcoder.gguf"),
-                         [](const auto& name) {
-                           std::string text = name.param;
-                           for (char& c : text) c = std::isalnum(c) != 0 ? c : '_';
-                           return text;
-                         });
-
-TEST(GgufTokenizer, GptNeoxWithoutAPreTokenizerKeepsItsText) {
-  if (assets().empty()) GTEST_SKIP() << "NARROW_ASSETS is absent";
-  const auto file = assets() / "gguf-vocab/ggml-vocab-gpt-neox.gguf";
-  const Tokenizer tokenizer(tokenizer_data_from_gguf(VocabularyFile(file).metadata));
-  const std::string text = "Hello  world, 1234 tokens\n\tof 我想 \xF0\x9F\x98\x81!";
-  EXPECT_EQ(tokenizer.decode(tokenizer.encode(text)), text);
-}
 
 TokenizerMetadata small_llama() {
   TokenizerMetadata m;

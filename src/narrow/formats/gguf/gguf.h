@@ -85,6 +85,25 @@ class GgufFile {
   std::unordered_map<std::string_view, size_t> tensor_index_;
 };
 
+struct GgufItem {
+  std::string name;
+  const GgufTensorType* type = nullptr;
+  Dims dims;  // row-major
+};
+
+/// Where the bytes of a file go.
+struct GgufLayout {
+  std::string header;               // everything in front of the first tensor
+  std::vector<GgufItem> items;      // in the file's order
+  std::vector<uint64_t> positions;  // of the items in the file
+  std::vector<uint64_t> sizes;      // in bytes, without the padding behind
+  uint64_t alignment = 0;
+};
+/// Metadata is kept in order; general.alignment in it (a power of two) is obeyed. Throws
+/// invalid_argument for keys or names that are empty, used twice or too long for other readers,
+/// more than 4 dimensions, rows that are not whole blocks.
+GgufLayout gguf_layout(const GgufMetadata& metadata, std::vector<GgufItem> items);
+
 /// Writes version 3; the tensors never have to be in memory together:
 ///
 ///   GgufWriter writer(path, metadata, items);
@@ -92,21 +111,22 @@ class GgufFile {
 ///   writer.commit();
 class GgufWriter {
  public:
-  struct Item {
-    std::string name;
-    const GgufTensorType* type = nullptr;
-    Dims dims;  // row-major
-  };
+  using Item = GgufItem;
 
-  /// Metadata is kept in order; general.alignment in it (a power of two) is obeyed. Throws
-  /// invalid_argument for keys or names that are empty, used twice or too long for other readers,
-  /// more than 4 dimensions, rows that are not whole blocks.
+  /// Throws as gguf_layout() does.
   GgufWriter(const std::filesystem::path& path, const GgufMetadata& metadata,
              std::vector<Item> items);
+  /// For work that can be taken up again: what is written goes to `partial`, which stays until
+  /// commit() renames it. The first `finished` items are in it already; the caller has checked
+  /// them.
+  GgufWriter(const std::filesystem::path& path, GgufLayout layout,
+             const std::filesystem::path& partial, size_t finished);
 
-  const std::vector<Item>& items() const { return items_; }
+  const std::vector<Item>& items() const { return layout_.items; }
   /// The next bytes of the tensors in the order of the items; padding goes in by itself.
   void write(std::span<const std::byte> bytes);
+  /// What was written survives the end of this process.
+  void flush() { file_.flush(); }
   /// Throws invalid_argument if bytes are missing; the file appears under its name only here.
   void commit();
 
@@ -114,15 +134,13 @@ class GgufWriter {
   void pad();
   void finish_tensors();
 
-  std::vector<Item> items_;
-  std::vector<uint64_t> sizes_;
+  GgufLayout layout_;
   AtomicFile file_;
-  uint64_t alignment_ = 0;
   size_t current_ = 0;    // item being written
   uint64_t written_ = 0;  // bytes of it
 };
 
-/// Bytes of a tensor; throws invalid_argument as GgufWriter does.
-uint64_t gguf_tensor_bytes(const GgufWriter::Item& item);
+/// Bytes of a tensor; throws invalid_argument as gguf_layout() does.
+uint64_t gguf_tensor_bytes(const GgufItem& item);
 
 }  // namespace narrow

@@ -24,13 +24,17 @@ constexpr char kZeros[4096] = {};
 }
 
 template <class T>
-void put(AtomicFile& file, T x) {
-  file.write(&x, sizeof(x));
+void put(std::string& out, T x) {
+  out.append(reinterpret_cast<const char*>(&x), sizeof(x));
 }
 
-void put_text(AtomicFile& file, std::string_view text) {
-  put<uint64_t>(file, text.size());
-  file.write(text);
+void put_text(std::string& out, std::string_view text) {
+  put<uint64_t>(out, text.size());
+  out.append(text);
+}
+
+uint64_t padded(uint64_t size, uint64_t alignment) {
+  return (size + alignment - 1) / alignment * alignment;
 }
 
 uint64_t checked_alignment(const GgufMetadata& metadata) {
@@ -55,7 +59,7 @@ uint64_t checked_alignment(const GgufMetadata& metadata) {
 
 }  // namespace
 
-uint64_t gguf_tensor_bytes(const GgufWriter::Item& item) {
+uint64_t gguf_tensor_bytes(const GgufItem& item) {
   if (item.name.empty() || item.name.size() > kMaxTensorName) {
     refuse(fmt::format("a tensor may not be called '{}' here", item.name),
            fmt::format("names have 1 to {} bytes", kMaxTensorName));
@@ -80,45 +84,67 @@ uint64_t gguf_tensor_bytes(const GgufWriter::Item& item) {
   return bytes;
 }
 
-GgufWriter::GgufWriter(const std::filesystem::path& path, const GgufMetadata& metadata,
-                       std::vector<Item> items)
-    : items_(std::move(items)), file_(path), alignment_(checked_alignment(metadata)) {
+GgufLayout gguf_layout(const GgufMetadata& metadata, std::vector<GgufItem> items) {
   constexpr uint32_t kVersion = 3;
+  GgufLayout layout;
+  layout.alignment = checked_alignment(metadata);
+  layout.items = std::move(items);
   std::set<std::string_view> names;
-  for (const Item& item : items_) {
-    sizes_.push_back(gguf_tensor_bytes(item));
+  std::string& out = layout.header;
+  out = "GGUF";
+  put(out, kVersion);
+  put<uint64_t>(out, layout.items.size());
+  put<uint64_t>(out, metadata.size());
+  for (const auto& [key, value] : metadata) {
+    put_text(out, key);
+    put(out, value.kind());
+    out.append(reinterpret_cast<const char*>(value.payload().data()), value.payload().size());
+  }
+  uint64_t offset = 0;
+  for (const GgufItem& item : layout.items) {
+    const uint64_t size = gguf_tensor_bytes(item);
     if (!names.insert(item.name).second) {
       refuse(fmt::format("tensor '{}' stands there twice", item.name));
     }
-  }
-  file_.write("GGUF");
-  put(file_, kVersion);
-  put<uint64_t>(file_, items_.size());
-  put<uint64_t>(file_, metadata.size());
-  for (const auto& [key, value] : metadata) {
-    put_text(file_, key);
-    put(file_, value.kind());
-    file_.write(value.payload().data(), value.payload().size());
-  }
-  uint64_t offset = 0;
-  for (size_t i = 0; i < items_.size(); ++i) {
-    const Item& item = items_[i];
-    put_text(file_, item.name);
-    put(file_, static_cast<uint32_t>(item.dims.size()));
-    for (size_t d = item.dims.size(); d-- > 0;) put<int64_t>(file_, item.dims[d]);
-    put(file_, item.type->number);
-    put(file_, offset);
-    if (__builtin_add_overflow(offset, sizes_[i], &offset) || offset > ~uint64_t{0} / 2) {
+    put_text(out, item.name);
+    put(out, static_cast<uint32_t>(item.dims.size()));
+    for (size_t d = item.dims.size(); d-- > 0;) put<int64_t>(out, item.dims[d]);
+    put(out, item.type->number);
+    put(out, offset);
+    layout.sizes.push_back(size);
+    layout.positions.push_back(offset);
+    if (__builtin_add_overflow(offset, size, &offset) || offset > ~uint64_t{0} / 2) {
       refuse("the tensors are too large");
     }
-    offset = (offset + alignment_ - 1) / alignment_ * alignment_;
+    offset = padded(offset, layout.alignment);
   }
+  out.resize(padded(out.size(), layout.alignment), '\0');
+  for (uint64_t& position : layout.positions) position += out.size();
+  return layout;
+}
+
+GgufWriter::GgufWriter(const std::filesystem::path& path, const GgufMetadata& metadata,
+                       std::vector<Item> items)
+    : layout_(gguf_layout(metadata, std::move(items))), file_(path) {
+  file_.write(layout_.header);
+  finish_tensors();
+}
+
+GgufWriter::GgufWriter(const std::filesystem::path& path, GgufLayout layout,
+                       const std::filesystem::path& partial, size_t finished)
+    : layout_(std::move(layout)),
+      file_(
+          path, partial,
+          finished == 0 ? 0 : layout_.positions.at(finished - 1) + layout_.sizes.at(finished - 1)),
+      current_(finished) {
+  if (finished == 0) file_.write(layout_.header);
   pad();
   finish_tensors();
 }
 
 void GgufWriter::pad() {
-  uint64_t missing = (alignment_ - file_.position() % alignment_) % alignment_;
+  const uint64_t alignment = layout_.alignment;
+  uint64_t missing = (alignment - file_.position() % alignment) % alignment;
   while (missing > 0) {
     const uint64_t piece = std::min<uint64_t>(missing, sizeof(kZeros));
     file_.write(kZeros, piece);
@@ -128,7 +154,7 @@ void GgufWriter::pad() {
 
 /// Goes on to the next tensor that wants bytes.
 void GgufWriter::finish_tensors() {
-  while (current_ < items_.size() && written_ == sizes_[current_]) {
+  while (current_ < layout_.items.size() && written_ == layout_.sizes[current_]) {
     pad();
     written_ = 0;
     ++current_;
@@ -137,8 +163,8 @@ void GgufWriter::finish_tensors() {
 
 void GgufWriter::write(std::span<const std::byte> bytes) {
   while (!bytes.empty()) {
-    if (current_ == items_.size()) refuse(fmt::format("{} bytes too many", bytes.size()));
-    const size_t piece = std::min<uint64_t>(bytes.size(), sizes_[current_] - written_);
+    if (current_ == layout_.items.size()) refuse(fmt::format("{} bytes too many", bytes.size()));
+    const size_t piece = std::min<uint64_t>(bytes.size(), layout_.sizes[current_] - written_);
     file_.write(bytes.data(), piece);
     bytes = bytes.subspan(piece);
     written_ += piece;
@@ -147,9 +173,9 @@ void GgufWriter::write(std::span<const std::byte> bytes) {
 }
 
 void GgufWriter::commit() {
-  if (current_ < items_.size()) {
-    refuse(fmt::format("tensor '{}' lacks {} bytes", items_[current_].name,
-                       sizes_[current_] - written_));
+  if (current_ < layout_.items.size()) {
+    refuse(fmt::format("tensor '{}' lacks {} bytes", layout_.items[current_].name,
+                       layout_.sizes[current_] - written_));
   }
   file_.commit();
 }

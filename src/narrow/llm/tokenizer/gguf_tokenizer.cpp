@@ -126,6 +126,8 @@ void read_t5(const TokenizerMetadata& m, TokenizerData& data) {
   s.charsmap = m.precompiled_charsmap;
   data.normalizer = {s};
   data.decoder = sentencepiece_decoder(prefix);
+  // A text that was normalized so has no space at its start.
+  if (s.remove_extra_whitespaces) data.decoder.front().start = INT32_MAX;
   put_around(data, m.add_bos_token.value_or(false), m.add_eos_token.value_or(true));
 }
 

@@ -13,6 +13,26 @@
 namespace narrow::llm::json_parts {
 namespace {
 
+/// The parser recurses as deep as the text nests.
+void check_depth(std::string_view text, std::string_view file) {
+  int depth = 0;
+  bool in_string = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (in_string) {
+      if (c == '\\') ++i;
+      if (c == '"') in_string = false;
+    } else if (c == '"') {
+      in_string = true;
+    } else if (c == '{' || c == '[') {
+      if (++depth > 200)
+        throw Error(ErrorCode::corrupt_data, fmt::format("{}: nests too deeply", file));
+    } else if (c == '}' || c == ']') {
+      --depth;
+    }
+  }
+}
+
 constexpr int kMaxDepth = 8;  // of Sequences in Sequences
 
 struct Pattern {
@@ -137,6 +157,15 @@ int32_t pair_id(const Json& part, const char* name, std::string_view where) {
 }
 
 }  // namespace
+
+Json parse(std::string_view text, std::string_view file) {
+  check_depth(text, file);
+  Json json = Json::parse(text, nullptr, false);
+  if (json.is_discarded() || !json.is_object()) {
+    throw Error(ErrorCode::corrupt_data, fmt::format("{}: is no JSON object", file));
+  }
+  return json;
+}
 
 void corrupt(std::string_view where, std::string_view message) {
   throw Error(ErrorCode::corrupt_data, fmt::format("tokenizer.json: {}: {}", where, message));

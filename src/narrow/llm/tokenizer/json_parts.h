@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The parts of tokenizer.json, each from its own object. For tokenizer_json.cpp only.
+// The parts of tokenizer.json, each from its own object, and what reading JSON needs.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -15,6 +15,9 @@ using Json = nlohmann::json;
 
 [[noreturn]] void corrupt(std::string_view where, std::string_view message);
 [[noreturn]] void unsupported(std::string_view what, std::string_view name);
+
+/// A file that is one object. Throws corrupt_data naming `file`.
+Json parse(std::string_view text, std::string_view file);
 
 /// Members of an object with their types checked. `fallback` is for absent members and null.
 const Json& member(const Json& object, const char* name, std::string_view where);

@@ -15,35 +15,7 @@ namespace narrow::llm {
 namespace {
 
 using json_parts::Json;
-
-/// The parser recurses as deep as the text nests.
-void check_depth(std::string_view text, std::string_view file) {
-  int depth = 0;
-  bool in_string = false;
-  for (size_t i = 0; i < text.size(); ++i) {
-    const char c = text[i];
-    if (in_string) {
-      if (c == '\\') ++i;
-      if (c == '"') in_string = false;
-    } else if (c == '"') {
-      in_string = true;
-    } else if (c == '{' || c == '[') {
-      if (++depth > 200)
-        throw Error(ErrorCode::corrupt_data, fmt::format("{}: nests too deeply", file));
-    } else if (c == '}' || c == ']') {
-      --depth;
-    }
-  }
-}
-
-Json parse(std::string_view text, std::string_view file) {
-  check_depth(text, file);
-  Json json = Json::parse(text, nullptr, false);
-  if (json.is_discarded() || !json.is_object()) {
-    throw Error(ErrorCode::corrupt_data, fmt::format("{}: is no JSON object", file));
-  }
-  return json;
-}
+using json_parts::parse;
 
 const Json& part_of(const Json& json, const char* name) {
   static const Json kNull;

@@ -47,6 +47,14 @@ const dnnl::engine& engine() {
   return kEngine;
 }
 
+Refusal refuse_residual() {
+  // oneDNN 2.6 adds with an instruction that needs an aligned operand, from one that need not be:
+  // whether the program survives is chance.
+  (void)engine();  // sets the cap
+  if (dnnl::get_effective_cpu_isa() != dnnl::cpu_isa::sse41) return {};
+  return "a residual needs AVX";
+}
+
 void guarded(const std::function<void()>& body) {
   try {
     body();

@@ -20,6 +20,9 @@ namespace narrow::ops::onednn {
 /// cap for the life of the process.
 const dnnl::engine& engine();
 
+/// Why a convolution cannot take a residual as post-operation; empty: it can.
+Refusal refuse_residual();
+
 /// Runs body; a dnnl::error becomes an Error.
 void guarded(const std::function<void()>& body);
 

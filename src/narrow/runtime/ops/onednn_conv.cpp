@@ -193,6 +193,9 @@ Refusal accept_conv(const Graph& graph, const Node& node, const StepOptions& opt
   if (Refusal why = require_dtype(graph, node, 0, {DType::float32}); !why.empty()) return why;
   if (graph.constant(node.input(1)) == nullptr) return "the weights are no constant";
   if (Refusal why = refuse_activation(node); !why.empty()) return why;
+  if (node.input(kResidual) != kNoId) {
+    if (Refusal why = onednn::refuse_residual(); !why.empty()) return why;
+  }
   return refuse_spatial_rank(graph, node, 0);
 }
 

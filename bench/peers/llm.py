@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Language models side by side with llama.cpp, on the same files in the same run, taking turns.
+
+    bench/peers/setup.sh && bench/peers/setup_llama.sh
+    cd bench/peers && ../../build/peers/bin/python llm.py ../../build/peers-work [PART ...] [--threads 1,2]
+
+Parts: perplexity (the same files in both programs), quality (files quantized by each, judged by llama.cpp), time (of
+quantizing), speed (prompt and new tokens per second). Without a part: all. LLAMA_CPP names the folder that
+setup_llama.sh made, NARROW the program, NARROW_ASSETS the models and texts."""
+import argparse
+import json
+import os
+import pathlib
+import re
+import statistics
+import subprocess
+import sys
+import time
+
+import common as c
+import to_gguf
+
+LLAMA = pathlib.Path(os.environ.get("LLAMA_CPP", c.ROOT / "build/peers/llama.cpp")) / "build/bin"
+TEXT = c.ASSETS / "novels-7m/heldout.txt"
+CALIBRATION = c.ASSETS / "novels-7m/calibration.txt"
+CONTEXT = 512
+CHUNKS = 100
+PROMPT, NEW = 256, 64
+FORMATS = ("q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_0")
+
+
+class Failed(Exception):
+    pass
+
+
+def run(command):
+    """Output, seconds and peak bytes of a program."""
+    start = time.perf_counter()
+    process = subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                               stdin=subprocess.DEVNULL)
+    output = process.stdout.read().decode(errors="replace")
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise Failed(f"{' '.join(map(str, command))}\nexit {process.returncode}\n{output[-2000:]}")
+    return output, time.perf_counter() - start, usage.ru_maxrss * 1024
+
+
+def narrow(*arguments):
+    command = [c.NARROW, *map(str, arguments), "--json"]
+    start = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise Failed(f"{' '.join(command)}\nexit {done.returncode}\n{done.stderr}")
+    return json.loads(done.stdout) | {"wall_seconds": time.perf_counter() - start}
+
+
+def number(pattern, text):
+    found = re.search(pattern, text)
+    if not found:
+        raise Failed(f"no '{pattern}' in\n{text[-2000:]}")
+    return float(found.group(1))
+
+
+# --- models ---------------------------------------------------------------------------------
+
+
+def made(path, make):
+    if not path.exists():
+        part = path.with_suffix(".part")
+        make(part)
+        part.rename(path)
+    return path
+
+
+def novels(work, name="novels-7m"):
+    return made(work / f"{name}.f32.gguf", lambda out: to_gguf.convert(c.ASSETS / name, out))
+
+
+def random_model(work):
+    return made(work / "random-280m.f16.gguf", lambda out: to_gguf.random_llama(c.ASSETS / "novels-7m", out))
+
+
+def gemma(work):
+    path = work / "gemma-3-270m-q4_k_m.gguf"
+    return path if path.exists() else None
+
+
+def llama_quantized(model, form, importance=None, threads=2):
+    """llama.cpp's file of this format, and the seconds that making it anew took."""
+    out = model.with_name(f"{model.stem}.llama.{form}{'.im' if importance else ''}.gguf")
+    extra = ["--imatrix", importance] if importance else []
+    _, seconds, peak = run([LLAMA / "llama-quantize", *extra, model, out, form.upper(), threads])
+    return out, seconds, peak
+
+
+def narrow_quantized(model, form, method, statistics_file=None, threads=2):
+    out = model.with_name(f"{model.stem}.narrow.{form}.{method}.gguf")
+    extra = ["--statistics", statistics_file] if statistics_file else []
+    got = narrow("quantize", model, "-o", out, "--format", form, "--method", method, *extra, "--threads", threads)
+    return out, got["wall_seconds"], got.get("peak_rss_bytes", 0)
+
+
+def importance_matrix(model, threads=2):
+    def make(out):
+        run([LLAMA / "llama-imatrix", "-m", model, "-f", CALIBRATION, "-o", out, "-c", CONTEXT, "-t", threads,
+             "--output-format", "gguf"])
+    return made(model.with_name(f"{model.stem}.imatrix.gguf"), make)
+
+
+# --- parts ----------------------------------------------------------------------------------
+
+
+def llama_perplexity(model, *arguments, chunks=None, threads=2):
+    limit = ["--chunks", chunks] if chunks else []
+    output, seconds, _ = run([LLAMA / "llama-perplexity", "-m", model, "-f", TEXT, "-c", CONTEXT, "-t", threads, *limit,
+                              *arguments])
+    return output, seconds
+
+
+def narrow_perplexity(model, *arguments, chunks=None, threads=2):
+    limit = ["--chunks", chunks] if chunks else []
+    return narrow("perplexity", model, "--data", f"text:{TEXT}", "--context", CONTEXT, *limit, *arguments,
+                  "--threads", threads)
+
+
+def perplexity(work, threads):
+    """The same files in both programs."""
+    rows = []
+    files = []
+    for name in ("novels-7m", "novels-gpt2"):
+        files += [(novels(work, name), CHUNKS)]
+        files += [(llama_quantized(novels(work, name), form)[0], CHUNKS) for form in ("q8_0", "q4_k_m", "q4_0")]
+    if gemma(work):
+        files.append((gemma(work), min(CHUNKS, 8)))
+    for model, chunks in files:
+        output, theirs_seconds = llama_perplexity(model, chunks=chunks, threads=threads[-1])
+        theirs = number(r"Final estimate: PPL = ([0-9.]+)", output)
+        try:
+            got = narrow_perplexity(model, chunks=chunks, threads=threads[-1])
+            ours, ours_seconds = got["perplexity"], got["wall_seconds"]
+        except Failed as e:
+            print(e, file=sys.stderr)
+            rows.append([model.name, chunks, f"{theirs:.4f}", "failed", "", f"{theirs_seconds:.1f}", ""])
+            continue
+        rows.append([model.name, chunks, f"{theirs:.4f}", f"{ours:.4f}", f"{100 * (ours / theirs - 1):+.3f} %",
+                     f"{theirs_seconds:.1f}", f"{ours_seconds:.1f}"])
+    c.table(f"Perplexity of the same file, chunks of {CONTEXT} tokens of {TEXT.name}",
+            ["file", "chunks", "llama.cpp", "narrow", "difference", "seconds llama.cpp", "seconds narrow"], rows)
+
+
+def quality(work, threads):
+    """Each program's files, judged by one: llama.cpp's KL divergence from the float model."""
+    for name in ("novels-7m", "novels-gpt2"):
+        model = novels(work, name)
+        base = work / f"{name}.kld"
+        llama_perplexity(model, "--kl-divergence-base", base, chunks=CHUNKS, threads=threads[-1])
+        matrix = importance_matrix(model, threads[-1])
+        rows = []
+        for form in FORMATS:
+            for title, make in (
+                    ("llama.cpp", lambda: llama_quantized(model, form)),
+                    ("narrow, mse", lambda: narrow_quantized(model, form, "mse")),
+                    ("llama.cpp, imatrix", lambda: llama_quantized(model, form, matrix)),
+                    ("narrow, importance", lambda: narrow_quantized(model, form, "importance", matrix))):
+                try:
+                    file = make()[0]
+                    output, _ = llama_perplexity(file, "--kl-divergence", "--kl-divergence-base", base, chunks=CHUNKS,
+                                                 threads=threads[-1])
+                except Failed as e:
+                    print(e, file=sys.stderr)
+                    rows.append([form, title, "", "failed", "", "", ""])
+                    continue
+                rows.append([form, title, f"{file.stat().st_size / 1e6:.2f}",
+                             f"{number(r'Mean    KLD: +(-?[0-9.]+)', output):.5f}",
+                             f"{number(r'99.0%   KLD: +(-?[0-9.]+)', output):.4f}",
+                             f"{number(r'Same top p: +([0-9.]+)', output):.2f}",
+                             f"{number(r'Mean PPL.Q. +: +([0-9.]+)', output):.3f}"])
+        base.unlink()
+        c.table(f"{name}: quantized files, judged by llama.cpp ({CONTEXT} x {CHUNKS} tokens)",
+                ["format", "made by", "MB", "mean KL", "99 % KL", "same top %", "perplexity"], rows)
+
+
+def spread(values, digits=2):
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}..{max(values):.{digits}f})"
+
+
+def quantize_time(work, threads):
+    model = random_model(work)
+    rows = []
+    for form in ("q8_0", "q4_k_m"):
+        for count in threads:
+            theirs, ours, peak = [], [], [0, 0]
+            for _ in range(2):
+                out, seconds, peak[0] = llama_quantized(model, form, threads=count)
+                theirs.append(seconds)
+                out, seconds, peak[1] = narrow_quantized(model, form, "mse", threads=count)
+                ours.append(seconds)
+            rows.append([form, count, spread(theirs), spread(ours), spread([a / b for a, b in zip(ours, theirs)]),
+                         f"{peak[0] / 1e6:.0f}", f"{peak[1] / 1e6:.0f}"])
+    c.table(f"Quantizing {model.name} ({model.stat().st_size / 1e6:.0f} MB), seconds",
+            ["format", "threads", "llama.cpp", "narrow, mse", "narrow / llama.cpp", "peak MB llama.cpp", "narrow"], rows)
+
+
+def llama_bench(model, prompt, new, depth, threads):
+    output, _, peak = run([LLAMA / "llama-bench", "-m", model, "-p", prompt, "-n", new, "-d", depth, "-t", threads, "-r", 1,
+                           "-o", "jsonl"])
+    entry = json.loads([line for line in output.splitlines() if line.startswith("{")][-1])
+    return entry["avg_ts"], peak
+
+
+def speed(work, threads, rounds=5):
+    models = [llama_quantized(novels(work), form)[0] for form in ("q8_0", "q4_k_m")]
+    models += [llama_quantized(random_model(work), form)[0] for form in ("q8_0", "q4_k_m")]
+    models += [gemma(work)] if gemma(work) else []
+    rows = []
+    for model in models:
+        for count in threads:
+            prefill, decode, values, peak = [], [], [[], [], [], []], [0, 0]
+            for _ in range(rounds):
+                a, _ = llama_bench(model, PROMPT, 0, 0, count)
+                b, peak[0] = llama_bench(model, 0, NEW, PROMPT, count)
+                got = narrow("bench", model, "--prompt-tokens", PROMPT, "--new-tokens", NEW, "--threads", count)
+                x, y = got["prefill_tokens_per_second"], got["decode_tokens_per_second"]
+                peak[1] = got["peak_rss_bytes"]
+                for values_of, value in zip(values, (a, x, b, y)):
+                    values_of.append(value)
+                prefill.append(x / a)
+                decode.append(y / b)
+            rows.append([model.name, count, spread(values[0], 0), spread(values[1], 0), spread(prefill),
+                         spread(values[2], 1), spread(values[3], 1), spread(decode),
+                         f"{peak[0] / 1e6:.0f}", f"{peak[1] / 1e6:.0f}"])
+    c.table(f"Tokens per second: a prompt of {PROMPT}, then {NEW} new ones; {rounds} rounds in turn",
+            ["file", "threads", "prompt llama.cpp", "prompt narrow", "ratio", "new llama.cpp", "new narrow", "ratio",
+             "peak MB llama.cpp", "narrow"], rows)
+
+
+PARTS = {"perplexity": perplexity, "quality": quality, "time": quantize_time, "speed": speed}
+
+
+def main():
+    parser = argparse.ArgumentParser(description="narrow and llama.cpp side by side")
+    parser.add_argument("work", type=pathlib.Path)
+    parser.add_argument("part", nargs="*", choices=[[], *PARTS])
+    parser.add_argument("--threads", default="1,2", help="counts to measure; the last one is used where time is no matter")
+    parser.add_argument("--chunks", type=int, default=CHUNKS, help="of text; fewer where time is short")
+    arguments = parser.parse_args()
+    globals()["CHUNKS"] = arguments.chunks
+    if not (LLAMA / "llama-bench").exists():
+        sys.exit(f"no llama.cpp in {LLAMA}: bench/peers/setup_llama.sh builds it")
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    print(c.cpu())
+    threads = [int(count) for count in arguments.threads.split(",")]
+    for part in arguments.part or PARTS:
+        try:
+            PARTS[part](arguments.work, threads)
+        except Failed as e:
+            print(f"{part}: {e}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

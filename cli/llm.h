@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the commands do with language models.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "context.h"
+
+namespace narrow::cli {
+
+/// The flags of `quantize` that language models alone have, and what else it hands over.
+struct LlmFlags {
+  std::string model;
+  std::string output;
+  std::string format;
+  std::string statistics;
+  std::vector<std::string> keep_float;
+  std::string method;
+  std::vector<std::string> tensor_types;
+  std::string max_memory;
+  bool resume = false;
+  bool requantize = false;
+};
+
+void add_llm_flags(CLI::App& command, LlmFlags& flags);
+/// Those of add_llm_flags() that were given, as typed.
+std::vector<std::string> given_llm_flags(const LlmFlags& flags);
+void quantize_language_model(const LlmFlags& flags, Context& context);
+
+/// `inspect`: architecture, sizes, types, tensors, metadata.
+struct WeightsView {
+  std::string model;
+  bool nodes = false;    // every tensor
+  int64_t tensors = 10;  // else the largest
+};
+void inspect_weights(const WeightsView& view, Context& context);
+
+}  // namespace narrow::cli

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "narrow/llm/perplexity.h"
+
+#include <fmt/format.h>
+
+#include <chrono>
+#include <memory>
+
+#include "commands.h"
+#include "narrow/core/error.h"
+#include "text.h"
+
+namespace narrow::cli {
+namespace {
+
+constexpr const char* kExamples =
+    "\nMODEL is the folder of a Hugging Face model or a .gguf file. The second half of each chunk "
+    "is\n"
+    "scored, as llama.cpp does; with --stride every token in sliding windows, as papers do.\n"
+    "\nExamples:\n"
+    "  narrow perplexity ./llama --data text:wiki.test.raw\n"
+    "  narrow perplexity q4.gguf --data text:wiki.test.raw --reference ./llama --chunks 50 --json\n"
+    "  narrow perplexity ./llama --data text:wiki.test.raw --context 2048 --stride 2048\n";
+
+struct PerplexityFlags {
+  std::string model;
+  std::string data;
+  std::string reference;
+  std::string compute = "integer";
+  int64_t context = 512;
+  int64_t chunks = 0;
+  int64_t stride = 0;
+  int64_t batch_tokens = 2048;
+};
+
+Json json_of(const llm::PerplexityResult& r, const llm::PerplexityOptions& o, double seconds) {
+  Json j;
+  j["perplexity"] = json_number(r.perplexity.mean);
+  j["stderr"] = json_number(r.perplexity.error);
+  j["tokens"] = r.tokens;
+  j["chunks"] = r.chunks;
+  j["context"] = o.context;
+  j["windows"] = o.windows == llm::Windows::halves ? "halves" : "sliding";
+  if (o.windows == llm::Windows::sliding) j["stride"] = o.stride;
+  j["bos"] = o.bos >= 0 ? Json(o.bos) : Json(nullptr);
+  if (r.divergence) {
+    const llm::Divergence& d = *r.divergence;
+    j["reference_perplexity"] = json_number(d.reference_perplexity.mean);
+    j["reference_stderr"] = json_number(d.reference_perplexity.error);
+    j["log_ratio"] = json_number(d.log_ratio.mean);
+    j["log_ratio_stderr"] = json_number(d.log_ratio.error);
+    j["kl_mean"] = json_number(d.kl.mean);
+    j["kl_mean_stderr"] = json_number(d.kl.error);
+    j["kl_median"] = json_number(d.kl_median);
+    j["kl_99"] = json_number(d.kl_99);
+    j["kl_99_9"] = json_number(d.kl_999);
+    j["kl_max"] = json_number(d.kl_max);
+    j["same_top_token"] = json_number(d.same_top.mean);
+    j["same_top_token_stderr"] = json_number(d.same_top.error);
+  }
+  j["seconds"] = json_number(seconds);
+  return j;
+}
+
+std::string text_of(const llm::PerplexityResult& r, const llm::PerplexityOptions& o,
+                    double seconds) {
+  const int64_t read = r.chunks * o.context;
+  std::string text = fmt::format(
+      "perplexity  {:.4f} +- {:.4f}  {} tokens scored in {} chunks of {}, {:.1f} s, {:.0f} "
+      "tokens/s\n",
+      r.perplexity.mean, r.perplexity.error, r.tokens, r.chunks, o.context, seconds,
+      static_cast<double>(read) / seconds);
+  if (!r.divergence) return text;
+  const llm::Divergence& d = *r.divergence;
+  text += fmt::format("reference   {:.4f} +- {:.4f}  ln ratio {:.5f} +- {:.5f}\n",
+                      d.reference_perplexity.mean, d.reference_perplexity.error, d.log_ratio.mean,
+                      d.log_ratio.error);
+  text += fmt::format(
+      "KL          {:.6f} +- {:.6f}  median {:.6f}, 99 % {:.6f}, 99.9 % {:.6f}, largest {:.6f}\n",
+      d.kl.mean, d.kl.error, d.kl_median, d.kl_99, d.kl_999, d.kl_max);
+  text += fmt::format("same top    {:.3f} % +- {:.3f} %\n", 100 * d.same_top.mean,
+                      100 * d.same_top.error);
+  return text;
+}
+
+void run_perplexity(const PerplexityFlags& flags, Context& context) {
+  const std::string text = read_text_data(flags.data);
+  const llm::LanguageModel model = llm::LanguageModel::open(flags.model);
+  std::unique_ptr<llm::LanguageModel> reference;
+  if (!flags.reference.empty()) {
+    reference = std::make_unique<llm::LanguageModel>(llm::LanguageModel::open(flags.reference));
+  }
+  // A folder may lack a tokenizer that the other model's file has.
+  const bool own = model.checkpoint().has_tokenizer() || !reference;
+  const llm::Tokenizer tokenizer =
+      own ? model.checkpoint().tokenizer() : reference->checkpoint().tokenizer();
+  llm::PerplexityOptions options;
+  options.context = flags.context;
+  options.chunks = flags.chunks;
+  options.stride = flags.stride;
+  options.windows = flags.stride > 0 ? llm::Windows::sliding : llm::Windows::halves;
+  if (options.windows == llm::Windows::halves) options.bos = llm::chunk_bos(tokenizer);
+  options.batch_tokens = flags.batch_tokens;
+  options.threads = context.thread_count();
+  if (flags.compute == "float") options.activations = llm::Activations::real;
+  const std::vector<int32_t> ids = tokenizer.encode(text);
+  const auto start = std::chrono::steady_clock::now();
+  const llm::PerplexityResult result =
+      llm::perplexity(model, ids, options, reference.get(), make_progress());
+  const std::chrono::duration<double> time = std::chrono::steady_clock::now() - start;
+  context.print(json_text(json_of(result, options, time.count())),
+                text_of(result, options, time.count()));
+}
+
+}  // namespace
+
+void add_perplexity(CLI::App& app, Context& context) {
+  CLI::App* command = app.add_subcommand(
+      "perplexity", "Measure how well a language model predicts a text, and against another one");
+  auto flags = std::make_shared<PerplexityFlags>();
+  command->add_option("model", flags->model, "The model")->type_name("MODEL")->required();
+  command->add_option("--data", flags->data, "The text")->type_name("text:FILE")->required();
+  command->add_option("--reference", flags->reference, "Compare with this model, token by token")
+      ->type_name("MODEL");
+  add_integer(*command, "--context", flags->context, 4, 1 << 20, "Tokens of a chunk (default 512)");
+  add_integer(*command, "--chunks", flags->chunks, 1, INT64_MAX, "At most so many chunks");
+  add_integer(*command, "--stride", flags->stride, 1, 1 << 20,
+              "Score every token in windows that begin so far apart");
+  add_integer(*command, "--batch-tokens", flags->batch_tokens, 1, 1 << 20,
+              "Chunks run together up to so many tokens (default 2048)");
+  add_choice(*command, "--compute", flags->compute, {"integer", "float"},
+             "integer: what meets weights in blocks is quantized to 8 bits (default); float: it is "
+             "not, slow");
+  add_common_options(*command, context);
+  command->footer(kExamples);
+  command->callback(
+      [flags, &context] { context.run = [flags, &context] { run_perplexity(*flags, context); }; });
+}
+
+}  // namespace narrow::cli

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <memory>
+
+#include "commands.h"
+#include "llm.h"
+#include "model.h"
+#include "narrow/core/error.h"
+#include "narrow/pipeline/llm_quantize.h"
+
+namespace narrow::cli {
+namespace {
+
+constexpr const char* kDefaultFormat = "q4_k_m";
+
+std::string format_names() {
+  std::vector<std::string> names;
+  for (const FileFormat& f : file_formats()) names.emplace_back(f.name);
+  return fmt::format("{}", fmt::join(names, "|"));
+}
+
+void check_gguf_output(const std::string& model, const std::string& output) {
+  check_output_path(output);
+  std::error_code ignored;
+  if (std::filesystem::equivalent(model, output, ignored)) {
+    throw Error(ErrorCode::invalid_argument, fmt::format("'{}' is the model itself", output),
+                "write to another name");
+  }
+  if (std::filesystem::path(output).extension() != ".gguf") {
+    throw Error(ErrorCode::invalid_argument,
+                fmt::format("'{}': a language model is written as a GGUF file", output),
+                "give the file a name that ends in .gguf");
+  }
+}
+
+LlmQuantizeJob job_of(const LlmFlags& flags, const Context& context) {
+  LlmQuantizeJob job;
+  job.model = flags.model;
+  job.output = flags.output;
+  job.format = flags.format;
+  job.statistics = flags.statistics;
+  const std::string method = !flags.method.empty()       ? flags.method
+                             : !flags.statistics.empty() ? "importance"
+                                                         : "mse";
+  for (const WeightMethod m : {WeightMethod::rtn, WeightMethod::mse, WeightMethod::importance}) {
+    if (method == to_string(m)) job.method = m;
+  }
+  // Exceptions from quantization are narrower than types, so they come last and win.
+  for (const std::string& text : flags.tensor_types) job.rules.push_back(parse_tensor_rule(text));
+  for (const std::string& match : flags.keep_float) job.rules.push_back({match, std::nullopt});
+  if (!flags.max_memory.empty()) job.max_memory = parse_memory(flags.max_memory);
+  job.resume = flags.resume;
+  job.requantize = flags.requantize;
+  job.threads = context.thread_count();
+  job.progress = make_progress();
+  return job;
+}
+
+void run(const LlmFlags& flags, Context& context) {
+  check_gguf_output(flags.model, flags.output);
+  const WeightsReport report = run_llm_quantize(job_of(flags, context));
+  context.print(to_json(report), to_text(report));
+}
+
+void add_memory_flags(CLI::App& command, LlmFlags& flags, const char* group) {
+  command
+      .add_option("--max-memory", flags.max_memory,
+                  "What buffers and the mapped model may take, as in 512M or 2G")
+      ->type_name("BYTES")
+      ->group(group);
+  command.add_flag("--resume", flags.resume, "Go on with what a killed run of this command left")
+      ->group(group);
+}
+
+}  // namespace
+
+void add_llm_flags(CLI::App& command, LlmFlags& flags) {
+  constexpr const char* kGroup = "Language models";
+  add_choice(command, "--method", flags.method, {"rtn", "mse", "importance"},
+             "How scales are chosen: from extremes, for the least error (default), or for the "
+             "least error weighted by --statistics (default where given)")
+      ->group(kGroup);
+  command
+      .add_option("--tensor-type", flags.tensor_types,
+                  "GLOB=TYPE: these tensors get this type, or stay 'float'; again for more, the "
+                  "last one wins")
+      ->type_name("GLOB=TYPE")
+      ->allow_extra_args(false)
+      ->group(kGroup);
+  command.add_flag("--requantize", flags.requantize, "Allow a model that is quantized already")
+      ->group(kGroup);
+  add_memory_flags(command, flags, kGroup);
+}
+
+std::vector<std::string> given_llm_flags(const LlmFlags& flags) {
+  std::vector<std::string> given;
+  if (!flags.method.empty()) given.emplace_back("--method");
+  if (!flags.tensor_types.empty()) given.emplace_back("--tensor-type");
+  if (flags.requantize) given.emplace_back("--requantize");
+  if (!flags.max_memory.empty()) given.emplace_back("--max-memory");
+  if (flags.resume) given.emplace_back("--resume");
+  return given;
+}
+
+void quantize_language_model(const LlmFlags& flags, Context& context) {
+  LlmFlags complete = flags;
+  if (complete.format.empty()) complete.format = kDefaultFormat;
+  if (complete.format == "qdq" || complete.format == "qoperator") {
+    throw Error(ErrorCode::invalid_argument,
+                fmt::format("--format {} is of ONNX models", complete.format),
+                "of a language model it is one of " + format_names());
+  }
+  run(complete, context);
+}
+
+void add_convert(CLI::App& app, Context& context) {
+  CLI::App* command =
+      app.add_subcommand("convert", "Write a language model as a GGUF file without quantizing it");
+  auto flags = std::make_shared<LlmFlags>();
+  command->add_option("model", flags->model, "A .gguf file or a Hugging Face folder")
+      ->type_name("MODEL")
+      ->required();
+  command->add_option("-o,--output", flags->output, "The file to write")
+      ->type_name("GGUF")
+      ->required();
+  add_choice(*command, "--format", flags->format, {"f32", "f16", "bf16"},
+             "Type of the matrices (default: as they are)");
+  add_memory_flags(*command, *flags, "Options");
+  add_common_options(*command, context);
+  command->footer(
+      "\nExamples:\n  narrow convert ./llama -o llama-f16.gguf --format f16\n"
+      "  narrow convert q4.gguf -o float.gguf --format f32\n");
+  command->callback(
+      [flags, &context] { context.run = [flags, &context] { run(*flags, context); }; });
+}
+
+}  // namespace narrow::cli

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+// A checkpoint as a graph of ONNX operators. Weights are initializers as they are stored (mapped,
+// not copied), named as in GGUF; a product's node and output have the weight's name without
+// ".weight", so that what enters it can be observed.
+//
+// Of a decoder (all but bert):
+//   inputs   input_ids  int64 [batch, length]
+//            position   int64 [batch]: tokens before these, all of them in the cache
+//   output   logits     float32 [batch, rows, vocab_size], rows as `first_logit` says
+//   states   with a cache: cache_k.<layer>, cache_v.<layer> [batch, kv_heads, capacity, head_dim]
+//            and outputs of the same names with "_next" behind them (see state_pairs)
+// No tensor of queries x keys exists: attention is told lengths and windows.
+//
+// Of an encoder (bert):
+//   inputs   input_ids, token_types  int64 [batch, length]
+//            valid_length int64 [batch]: tokens that count, the others stand behind them
+//   output   hidden     float32 [batch, length, hidden_size]; rows behind those mean nothing
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "narrow/graph/graph.h"
+#include "narrow/llm/checkpoint.h"
+#include "narrow/runtime/state.h"
+
+namespace narrow::llm {
+
+enum class CacheType : uint8_t { none, f32, f16 };
+
+const char* to_string(CacheType type);
+
+/// For GraphOptions::first_logit.
+inline constexpr int64_t kLastLogit = -1;
+
+/// What weights in blocks are multiplied with. `quantized` is many times faster (llama.cpp computes
+/// so too) and changes logits a little: in blocks of 32 to 8 bits, at run time, by nodes of the
+/// graph.
+enum class Activations : uint8_t { quantized, real };
+
+struct GraphOptions {
+  CacheType cache = CacheType::none;
+  /// Tokens a sequence may have: the cache's rows, and the positions of rope's tables. 0: as many
+  /// as the model was trained for.
+  int64_t capacity = 0;
+  /// Logits of the tokens from this one on; kLastLogit: of the last one alone.
+  int64_t first_logit = 0;
+  Activations activations = Activations::quantized;
+};
+
+/// Throws unsupported, or invalid_argument for a capacity that learned positions do not reach.
+Graph build_graph(const Checkpoint& checkpoint, const GraphOptions& options = {});
+
+/// For SessionOptions::states; empty without a cache.
+std::vector<StatePair> state_pairs(const ModelConfig& config, const GraphOptions& options);
+
+}  // namespace narrow::llm

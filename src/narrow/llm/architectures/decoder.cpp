@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+// Decoders: llama and its kin, gemma, gpt2. What tells them apart is in the config.
+#include <fmt/format.h>
+
+#include <limits>
+
+#include "narrow/llm/architectures/model_builder.h"
+
+namespace narrow::llm {
+namespace {
+
+class Decoder {
+ public:
+  Decoder(const Checkpoint& checkpoint, const GraphOptions& options)
+      : b_(checkpoint),
+        c_(b_.config()),
+        options_(options),
+        capacity_(options.capacity > 0 ? options.capacity : c_.context) {}
+
+  Graph build();
+
+ private:
+  ValueId attention(const std::string& block, int64_t layer, ValueId x);
+  ValueId attend(const std::string& block, int64_t layer, ModelBuilder::Projections p);
+  ValueId cached(const std::string& name, ValueId x);
+  ValueId heads_first(ValueId x, int64_t heads, const std::string& name);
+  ValueId logits(ValueId x);
+
+  ModelBuilder b_;
+  const ModelConfig& c_;
+  GraphOptions options_;
+  int64_t capacity_;
+  ValueId ids_ = kNoId;
+  ValueId position_ = kNoId;
+  ValueId position_ids_ = kNoId;
+};
+
+ValueId Decoder::heads_first(ValueId x, int64_t heads, const std::string& name) {
+  const ValueId shape = b_.constant(fmt::format("shape.heads.{}", heads),
+                                    Tensor::vector<int64_t>({0, 0, heads, c_.head_dim}));
+  const ValueId split = b_.add("Reshape", {x, shape}, name + ".heads");
+  return b_.add("Transpose", {split}, name + ".heads_first",
+                {{"perm", std::vector<int64_t>{0, 2, 1, 3}}});
+}
+
+/// Writes x behind the tokens of a cache; the whole cache as float32.
+ValueId Decoder::cached(const std::string& name, ValueId x) {
+  const bool half = options_.cache == CacheType::f16;
+  const DType dtype = half ? DType::float16 : DType::float32;
+  Graph& graph = b_.graph();
+  const ValueId cache = graph.add_input(
+      name, dtype, SymbolicShape{Dim::symbol("batch"), c_.kv_heads, capacity_, c_.head_dim});
+  ValueId update = heads_first(x, c_.kv_heads, name + ".new");
+  if (half) update = b_.add("Cast", {update}, name + ".narrow", {{"to", int64_t{10}}});
+  const ValueId next =
+      b_.add("TensorScatter", {cache, update, position_}, name + "_next", {{"axis", int64_t{2}}});
+  graph.add_output(next);
+  return half ? b_.add("Cast", {next}, name + ".wide", {{"to", int64_t{1}}}) : next;
+}
+
+ValueId Decoder::attend(const std::string& block, int64_t layer, ModelBuilder::Projections p) {
+  Attributes attributes = b_.attention_attributes(layer);
+  const std::string name = block + "attn";
+  if (options_.cache == CacheType::none) {
+    attributes["q_num_heads"] = c_.heads;
+    attributes["kv_num_heads"] = c_.kv_heads;
+    return b_.add("Attention", {p.q, p.k, p.v}, name, attributes);
+  }
+  const ValueId q = heads_first(p.q, c_.heads, block + "attn_q");
+  const ValueId k = cached(fmt::format("cache_k.{}", layer), p.k);
+  const ValueId v = cached(fmt::format("cache_v.{}", layer), p.v);
+  const ValueId total = b_.total_length(ids_, position_);
+  const ValueId y =
+      b_.add("Attention", {q, k, v, kNoId, kNoId, kNoId, total}, name + ".heads", attributes);
+  const ValueId rows =
+      b_.add("Transpose", {y}, name + ".rows", {{"perm", std::vector<int64_t>{0, 2, 1, 3}}});
+  const ValueId joined = b_.constant(fmt::format("shape.joined.{}", c_.heads),
+                                     Tensor::vector<int64_t>({0, 0, c_.heads * c_.head_dim}));
+  return b_.add("Reshape", {rows, joined}, name);
+}
+
+ValueId Decoder::attention(const std::string& block, int64_t layer, ValueId x) {
+  ModelBuilder::Projections p = b_.projections(block, x);
+  if (c_.qk_norm) {
+    p.q = b_.head_norm(block + "attn_q_norm", p.q, c_.heads);
+    p.k = b_.head_norm(block + "attn_k_norm", p.k, c_.kv_heads);
+  }
+  if (c_.positions == PositionKind::rope) {
+    const bool local = c_.rope_theta_local != 0 && c_.window_of(layer) != 0;
+    const auto tables = b_.rope_tables(local ? "rope_local" : "rope", capacity_, local);
+    p.q = b_.rotated(p.q, c_.heads, tables, position_ids_, block + "attn_q_rope");
+    p.k = b_.rotated(p.k, c_.kv_heads, tables, position_ids_, block + "attn_k_rope");
+  }
+  return b_.linear(block + "attn_output", attend(block, layer, p));
+}
+
+ValueId Decoder::logits(ValueId x) {
+  if (options_.first_logit != 0) {
+    const auto numbers = [this](const char* name, int64_t n) {
+      return b_.constant(name, Tensor::vector<int64_t>({n}));
+    };
+    x = b_.add("Slice",
+               {x, numbers("logits.first", options_.first_logit),
+                numbers("logits.end", std::numeric_limits<int64_t>::max()), numbers("axis_1", 1)},
+               "logits.rows");
+  }
+  const ValueId normed = b_.norm("output_norm", x);
+  const char* matrix = c_.tied_embedding ? "token_embd" : "output";
+  if (c_.logit_softcap == 0) return b_.linear_as(matrix, normed, "logits");
+  return b_.softcapped(b_.linear_as(matrix, normed, "logits.raw"), c_.logit_softcap, "logits");
+}
+
+Graph Decoder::build() {
+  Graph& graph = b_.graph();
+  graph.name = c_.architecture;
+  const Dim batch = Dim::symbol("batch");
+  ids_ = graph.add_input("input_ids", DType::int64, SymbolicShape{batch, Dim::symbol("length")});
+  position_ = graph.add_input("position", DType::int64, SymbolicShape{batch});
+  position_ids_ = b_.position_ids(ids_, position_);
+  ValueId x = b_.embedding("token_embd", ids_);
+  if (c_.embedding_scale != 1) x = b_.scaled(x, c_.embedding_scale, "token_embd.scaled");
+  if (c_.positions == PositionKind::learned) {
+    x = b_.add("Add", {x, b_.embedding("position_embd", position_ids_)}, "embedded");
+  }
+  const bool around = c_.norm_placement == NormPlacement::around;
+  for (int64_t layer = 0; layer < c_.layers; ++layer) {
+    const std::string block = fmt::format("blk.{}.", layer);
+    ValueId y = attention(block, layer, b_.norm(block + "attn_norm", x));
+    if (around) y = b_.norm(block + "post_attention_norm", y);
+    x = b_.add("Add", {x, y}, block + "attn_residual");
+    y = b_.feed_forward(block, b_.norm(block + "ffn_norm", x));
+    if (around) y = b_.norm(block + "post_ffw_norm", y);
+    x = b_.add("Add", {x, y}, block + "ffn_residual");
+  }
+  graph.add_output(logits(x));
+  return std::move(graph);
+}
+
+}  // namespace
+
+Graph build_decoder(const Checkpoint& checkpoint, const GraphOptions& options) {
+  return Decoder(checkpoint, options).build();
+}
+
+}  // namespace narrow::llm

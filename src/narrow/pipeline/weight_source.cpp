@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "narrow/pipeline/weight_source.h"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <fstream>
+
+#include "narrow/core/error.h"
+
+namespace narrow {
+namespace {
+
+namespace fs = std::filesystem;
+
+class GgufSource final : public WeightSource {
+ public:
+  explicit GgufSource(const fs::path& path)
+      : mapped_(MappedFile::open(path)),
+        file_(GgufFile::parse(mapped_, mapped_->bytes(), path.string())) {
+    for (const auto& [key, value] : file_.metadata()) {
+      if (key == "split.count" && value.as_int() > 1) {
+        throw Error(ErrorCode::unsupported,
+                    fmt::format("{} is one of {} files", path.string(), value.as_int()),
+                    "merge them first");
+      }
+    }
+    for (const GgufTensor& t : file_.tensors()) {
+      infos_.push_back({t.name, t.dims, t.type, t.bytes.size()});
+    }
+  }
+
+  const std::vector<WeightInfo>& tensors() const override { return infos_; }
+  uint64_t file_bytes() const override { return mapped_->bytes().size(); }
+  GgufMetadata metadata() const override {
+    GgufMetadata kept;
+    for (const auto& [key, value] : file_.metadata()) {
+      if (!key.starts_with("split.")) kept.emplace_back(key, value);
+    }
+    return kept;
+  }
+  std::span<const std::byte> raw(size_t i) const override { return file_.tensors()[i].bytes; }
+  std::span<const std::byte> stored(size_t i) const override { return file_.tensors()[i].bytes; }
+  void read_rows(size_t i, int64_t first, int64_t count, float* out) const override {
+    const GgufTensor& t = file_.tensors()[i];
+    const size_t row = row_bytes(*t.type->codec, t.columns());
+    const size_t blocks = static_cast<size_t>(t.columns()) / t.type->block_values;
+    const auto bytes = t.bytes.subspan(row * static_cast<size_t>(first));
+    codec(*t.type->codec)
+        .decode(reinterpret_cast<const uint8_t*>(bytes.data()),
+                count * static_cast<int64_t>(blocks), out);
+  }
+  void release(std::span<const std::byte> part) const override { mapped_->release(part); }
+
+ private:
+  std::shared_ptr<const MappedFile> mapped_;
+  GgufFile file_;
+  std::vector<WeightInfo> infos_;
+};
+
+/// The number under <architecture>.KEY, of the first layer where it is a list; or `otherwise`.
+int64_t number_of(const GgufMetadata& metadata, const std::string& key, int64_t otherwise) {
+  for (const auto& [name, value] : metadata) {
+    if (name != key) continue;
+    if (value.kind() != GgufKind::array) return value.as_int();
+    const std::vector<int64_t> all = value.as_ints();
+    return all.empty() ? otherwise : all.front();
+  }
+  return otherwise;
+}
+
+}  // namespace
+
+std::unique_ptr<WeightSource> open_weights(const fs::path& path) {
+  return std::make_unique<GgufSource>(path);
+}
+
+ModelTraits model_traits(const GgufMetadata& metadata) {
+  ModelTraits traits;
+  for (const auto& [key, value] : metadata) {
+    if (key == "general.architecture") traits.architecture = std::string(value.as_string());
+  }
+  const auto number = [&](const char* key, int64_t otherwise) {
+    return number_of(metadata, traits.architecture + "." + key, otherwise);
+  };
+  traits.layers = number("block_count", 0);
+  traits.experts = number("expert_count", 0);
+  const int64_t heads = number("attention.head_count", 1);
+  const int64_t kv_heads = number("attention.head_count_kv", heads);
+  if (kv_heads > 0 && heads > 0) traits.heads_per_key = heads / kv_heads;
+  return traits;
+}
+
+bool is_language_model(const fs::path& path) {
+  std::error_code ignored;
+  if (fs::is_directory(path, ignored)) return true;
+  std::array<char, 4> magic{};
+  std::ifstream(path, std::ios::binary).read(magic.data(), magic.size());
+  return std::string_view(magic.data(), magic.size()) == "GGUF" || path.extension() == ".gguf";
+}
+
+}  // namespace narrow

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+// narrow perplexity on the project's own language model.
+#include <gtest/gtest.h>
+
+#include "cli/cli_testing.h"
+#include "narrow/core/file.h"
+
+namespace narrow::testing {
+namespace {
+
+const std::string kModel = std::string(NARROW_SOURCE_DIR) + "/assets/novels-7m";
+
+/// A text of about 2000 tokens.
+std::string text_in(const TemporaryFolder& folder) {
+  std::string text;
+  for (int i = 0; i < 60; ++i) {
+    text += "It was a dark evening, and the " + std::to_string(i) +
+            " guests had gone home. She sat by the fire and thought of what he had said.\n";
+  }
+  const auto path = folder.path() / "text.txt";
+  write_text(path, text);
+  return "text:" + path.string();
+}
+
+TEST(CliPerplexity, MeasuresAndCompares) {
+  const TemporaryFolder folder;
+  const std::string text = text_in(folder);
+  const Json own =
+      narrow_json({"perplexity", kModel, "--data", text, "--context", "128", "--chunks", "3"});
+  EXPECT_GT(own["perplexity"].get<double>(), 1);
+  EXPECT_LT(own["perplexity"].get<double>(), 200);
+  EXPECT_GT(own["stderr"].get<double>(), 0);
+  EXPECT_EQ(own["tokens"], 3 * 63);
+  EXPECT_EQ(own["chunks"], 3);
+  EXPECT_EQ(own["bos"], 0);
+  EXPECT_FALSE(own.contains("kl_mean"));
+  const Json same = narrow_json({"perplexity", kModel, "--data", text, "--context", "128",
+                                 "--chunks", "3", "--reference", kModel});
+  EXPECT_EQ(same["kl_mean"], 0);
+  EXPECT_EQ(same["same_top_token"], 1);
+  EXPECT_EQ(same["perplexity"], own["perplexity"]);
+  const Json sliding =
+      narrow_json({"perplexity", kModel, "--data", text, "--context", "128", "--stride", "64", "--chunks", "3"});
+  EXPECT_EQ(sliding["windows"], "sliding");
+  const Outcome plain = narrow_program({"perplexity", kModel, "--data", text, "--context", "64", "--chunks", "2"});
+  EXPECT_EQ(plain.code, 0);
+  EXPECT_NE(plain.out.find("perplexity"), std::string::npos);
+}
+
+TEST(CliPerplexity, SaysWhatIsWrong) {
+  const TemporaryFolder folder;
+  const std::string text = text_in(folder);
+  const auto fails = [](const std::vector<std::string>& arguments, int code,
+                        const std::string& message) {
+    const Outcome outcome = narrow_program(arguments);
+    EXPECT_EQ(outcome.code, code) << outcome.err;
+    EXPECT_NE(outcome.err.find(message), std::string::npos) << outcome.err;
+  };
+  fails({"perplexity", kModel, "--data", "mnist:x"}, 2, "text:FILE");
+  fails({"perplexity", kModel, "--data", "text:/absent"}, 3, "/absent");
+  fails({"perplexity", folder.path().string(), "--data", text}, 3, "no config.json");
+  fails({"perplexity", kModel, "--data", text, "--context", "100000"}, 2, "a chunk takes 100000");
+  fails({"perplexity", kModel, "--data", text, "--context", "64", "--stride", "65"}, 2, "stride");
+}
+
+}  // namespace
+}  // namespace narrow::testing
