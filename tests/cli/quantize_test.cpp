@@ -215,6 +215,14 @@ TEST_F(Quantized, ASuggestedRerunWorks) {
   EXPECT_TRUE(std::filesystem::exists(folder.file("q.onnx")));
 }
 
+TEST(TemporaryData, GoWithTheirModel) {
+  // What a run on a model past 2 GB leaves when it is killed, or refused after writing.
+  const TemporaryFolder folder;
+  write_file(folder.file("q.onnx.unverified.data"), "left");
+  narrow_json({"quantize", fashion_model(), "-o", folder.file("q.onnx"), "--mode", "dynamic"});
+  EXPECT_EQ(folder.names(), std::vector<std::string>{"q.onnx"});
+}
+
 TEST_F(Quantized, DryRunWritesNothing) {
   const TemporaryFolder folder;
   const Json json =

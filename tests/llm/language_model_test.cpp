@@ -156,6 +156,31 @@ TEST(LanguageModelTest, AllFamiliesAgreeThroughGguf) {
   }
 }
 
+/// A model whose weights are in blocks, and the same with the values that the blocks stand for.
+TEST(LanguageModelTest, WeightsInBlocks) {
+  Folder folder;
+  const std::vector<int32_t> ids{1, 5, 9, 33, 60, 2, 2, 17, 4, 8, 12, 40};
+  for (const auto& config : {kLlamaConfig, kGemma3Config, kGpt2Config}) {
+    const Checkpoint hf = tiny_model(folder / "m", config);
+    for (const BlockType type : {BlockType::q8_0, BlockType::q4_0, BlockType::iq4_nl}) {
+      write_gguf(folder / "blocks.gguf", hf, type);
+      const LanguageModel blocks = LanguageModel::open(folder / "blocks.gguf");
+      write_gguf(folder / "floats.gguf", blocks.checkpoint());
+      const Tensor wanted = LanguageModel::open(folder / "floats.gguf").logits(ids);
+      const auto logits = [&](Activations activations) {
+        GraphOptions options;
+        options.activations = activations;
+        const Session session = blocks.make_session(options);
+        return session.run({ids_tensor(ids, 1), zeros(1)}).front();
+      };
+      EXPECT_LT(relative_error(logits(Activations::real), wanted), 1e-5);
+      const double quantized = relative_error(logits(Activations::quantized), wanted);
+      EXPECT_LT(quantized, 0.05);
+      EXPECT_GT(quantized, 1e-4);  // it was asked for
+    }
+  }
+}
+
 TEST(LanguageModelTest, SequencesForgetAndBranch) {
   Folder folder;
   const LanguageModel model(tiny_model(folder.path(), kLlamaConfig));

@@ -13,24 +13,23 @@
 namespace narrow::kernels {
 namespace {
 
-/// One row: the set's own products, everything else from `space`.
-#define NARROW_KERNELS(name, isa, igemm, depthwise_row, space)                              \
-  {                                                                                         \
-    name, isa, igemm, space::row_sums, space::pack, space::depthwise, depthwise_row,        \
-        space::xor_copy, space::quantize, space::dequantize, space::binary, space::lookup,  \
-        space::max_pool, space::average_pool, space::range, space::scale_row, space::wgemm, \
-        space::half_gemm, space::attend, space::quantize_blocks, space::block_gemm,         \
-        space::kBlockTile                                                                   \
+/// One row: the set's own products from `own`, everything else from `space`.
+#define NARROW_KERNELS(name, isa, own, depthwise_row, space)                                      \
+  {                                                                                               \
+    name, isa, own::igemm, space::row_sums, space::pack, space::depthwise, depthwise_row,         \
+        space::xor_copy, space::quantize, space::dequantize, space::binary, space::lookup,        \
+        space::max_pool, space::average_pool, space::range, space::scale_row, space::wgemm,       \
+        space::half_gemm, space::attend, space::quantize_blocks, own::block_gemm, own::kBlockTile \
   }
 
 constexpr KernelSet kSets[] = {
 #if defined(__x86_64__)
-    NARROW_KERNELS("avx512_vnni", Isa::avx512_vnni, avx512_vnni::igemm, avx512_vnni::depthwise_row,
+    NARROW_KERNELS("avx512_vnni", Isa::avx512_vnni, avx512_vnni, avx512_vnni::depthwise_row,
                    avx512_vnni),
-    NARROW_KERNELS("avx_vnni", Isa::avx_vnni, avx_vnni::igemm, nullptr, avx2),
-    NARROW_KERNELS("avx2", Isa::avx2, avx2::igemm, nullptr, avx2),
+    NARROW_KERNELS("avx_vnni", Isa::avx_vnni, avx_vnni, nullptr, avx2),
+    NARROW_KERNELS("avx2", Isa::avx2, avx2, nullptr, avx2),
 #endif
-    NARROW_KERNELS("portable", Isa::scalar, portable::igemm, nullptr, portable),
+    NARROW_KERNELS("portable", Isa::scalar, portable, nullptr, portable),
 };
 
 #undef NARROW_KERNELS

@@ -63,7 +63,7 @@ CachedDecoder::CachedDecoder(const LanguageModel& model, const DecoderOptions& o
   }
   if (options_.capacity == 0) options_.capacity = model.config().context;
   options_.chunk = std::max<int64_t>(1, options_.chunk);
-  const GraphOptions graph{options_.cache, options_.capacity, kLastLogit};
+  const GraphOptions graph{options_.cache, options_.capacity, kLastLogit, options_.activations};
   session_ = std::make_shared<const Session>(model.make_session(graph, options_.threads));
 }
 

@@ -49,6 +49,7 @@ struct DecoderOptions {
   CacheType cache = CacheType::f16;  // not none
   int64_t chunk = 512;               // tokens of a prompt at once
   int threads = 0;
+  Activations activations = Activations::quantized;
 };
 
 /// Tokens that have been read, in the cache of one decoder.

@@ -176,6 +176,7 @@ void Runner::prepare(const Window& window) {
   GraphOptions graph;
   graph.capacity = options_.context;
   graph.first_logit = window.first;
+  graph.activations = options_.activations;
   session_.emplace(model_.make_session(graph, options_.threads));
   if (reference_) reference_session_.emplace(reference_->make_session(graph, options_.threads));
   first_ = window.first;

@@ -36,6 +36,7 @@ struct PerplexityOptions {
   /// Tokens that run together: chunks are put side by side up to about this many.
   int64_t batch_tokens = 2048;
   int threads = 0;
+  Activations activations = Activations::quantized;
 };
 
 /// A mean and its standard error.

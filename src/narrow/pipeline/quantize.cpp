@@ -46,13 +46,14 @@ std::shared_ptr<const Dataset> first_samples(const std::shared_ptr<const Dataset
   return subset(data, indices);
 }
 
-/// A file that is removed unless it is released.
+/// A model that is removed unless it is renamed; its data file is removed in any case.
 class TemporaryModel {
  public:
   explicit TemporaryModel(const fs::path& output) : path_(output) { path_ += ".unverified"; }
   ~TemporaryModel() {
     std::error_code ignored;
     if (!released_) fs::remove(path_, ignored);
+    fs::remove(fs::path(path_) += ".data", ignored);
   }
   TemporaryModel(const TemporaryModel&) = delete;
   TemporaryModel& operator=(const TemporaryModel&) = delete;
@@ -483,8 +484,6 @@ class Quantizer {
     if (written.external_bytes > 0) {
       // The model names its data file: write the pair again under the final name.
       write_onnx(graph, job_.output, options);
-      std::error_code ignored;
-      fs::remove(fs::path(file.path()) += ".data", ignored);
     } else {
       file.rename_to(job_.output);
     }

@@ -5,6 +5,9 @@
 #include <fmt/format.h>
 
 #include "narrow/core/error.h"
+#include "narrow/graph/op_table.h"
+#include "narrow/graph/pass.h"
+#include "narrow/graph/passes/passes.h"
 #include "narrow/llm/architectures/model_builder.h"
 
 namespace narrow::llm {
@@ -44,7 +47,13 @@ Graph build_graph(const Checkpoint& checkpoint, const GraphOptions& options) {
   const ModelConfig& config = checkpoint.config();
   check_options(config, options);
   for (const BuilderRow& row : kBuilders) {
-    if (row.architecture == config.architecture) return row.build(checkpoint, options);
+    if (row.architecture != config.architecture) continue;
+    Graph graph = row.build(checkpoint, options);
+    if (options.activations == Activations::quantized) {
+      infer_shapes(graph);  // the pass asks for them
+      quantize_activations(graph, {});
+    }
+    return graph;
   }
   throw Error(ErrorCode::unsupported,
               fmt::format("there is no graph for the architecture '{}'", config.architecture));

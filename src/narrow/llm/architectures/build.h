@@ -33,6 +33,11 @@ const char* to_string(CacheType type);
 /// For GraphOptions::first_logit.
 inline constexpr int64_t kLastLogit = -1;
 
+/// What weights in blocks are multiplied with. `quantized` is many times faster (llama.cpp computes
+/// so too) and changes logits a little: in blocks of 32 to 8 bits, at run time, by nodes of the
+/// graph.
+enum class Activations : uint8_t { quantized, real };
+
 struct GraphOptions {
   CacheType cache = CacheType::none;
   /// Tokens a sequence may have: the cache's rows, and the positions of rope's tables. 0: as many
@@ -40,6 +45,7 @@ struct GraphOptions {
   int64_t capacity = 0;
   /// Logits of the tokens from this one on; kLastLogit: of the last one alone.
   int64_t first_logit = 0;
+  Activations activations = Activations::quantized;
 };
 
 /// Throws unsupported, or invalid_argument for a capacity that learned positions do not reach.

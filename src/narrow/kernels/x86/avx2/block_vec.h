@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The 16 rows of a panel in two registers of 256 bits, for kernels/block_gemm_body.h. Included by
-// files of this folder only, inside an anonymous namespace.
+// this folder and, with vpdpbusd, by avx_vnni, inside an anonymous namespace.
 //
 // vpmaddubsw adds two products in 16 bits. Unsigned codes of b bits times [-127, 127] give at most
 // 2 * 127 * (2^b - 1): 8 such results fit for b = 4 (30480), 4 for b = 5 (31496), 2 for b = 6
@@ -11,9 +11,16 @@
 #define NARROW_LAMBDA __attribute__((always_inline))
 
 constexpr int64_t kTilePanels = 1;
+#if defined(__AVXVNNI__)
+/// Any code of 8 bits takes the same instruction.
+constexpr int product_class(int) {
+  return 8;
+}
+#else
 constexpr int product_class(int bits) {
   return bits <= 4 ? 4 : bits;
 }
+#endif
 
 struct Codes {
   __m256i lo;
@@ -65,6 +72,32 @@ inline Quad quad(const int8_t* p) {
   return _mm256_set1_epi32(four);
 }
 
+inline __m256i widened(__m256i pairs) {
+  return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+}
+
+#if defined(__AVXVNNI__)
+template <int Class>
+using Prepared = Codes;
+template <int Class>
+inline __attribute__((always_inline)) const Codes& prepare(const Codes& c) {
+  return c;
+}
+
+/// Sums of products of codes per row.
+template <int Class, int Steps>
+struct Product {
+  Ints sums;
+  inline __attribute__((always_inline)) void begin(int32_t start) {
+    sums = {_mm256_set1_epi32(start), _mm256_set1_epi32(start)};
+  }
+  template <int Step>
+  inline __attribute__((always_inline)) void step(const Codes& w, Quad q) {
+    sums = {_mm256_dpbusd_avx_epi32(sums.lo, w.lo, q), _mm256_dpbusd_avx_epi32(sums.hi, w.hi, q)};
+  }
+  inline __attribute__((always_inline)) Ints end() const { return sums; }
+};
+#else
 struct Signed {
   Codes magnitude;
   Codes sign;
@@ -90,10 +123,6 @@ inline __attribute__((always_inline)) Prepared<Class> prepare(const Codes& c) {
   } else {
     return c;
   }
-}
-
-inline __m256i widened(__m256i pairs) {
-  return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 }
 
 /// Sums of products of codes per row; `narrow` holds those of 16 bits.
@@ -145,6 +174,8 @@ struct Product<8, Steps> {
   }
   inline __attribute__((always_inline)) Ints end() const { return sums; }
 };
+
+#endif  // __AVXVNNI__
 
 inline Floats zero_floats() {
   return {_mm256_setzero_ps(), _mm256_setzero_ps()};
