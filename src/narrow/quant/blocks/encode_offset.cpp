@@ -37,7 +37,7 @@ struct Q5K {
   static constexpr int kMaxScale = 63;
 };
 
-template <class T>
+template <class T, class F>
 class OffsetEncoder {
  public:
   static constexpr int kGroups = kSuper / (8 * T::kVectors);
@@ -72,7 +72,7 @@ class OffsetEncoder {
   }
 
  private:
-  using G = Group<T::kVectors>;
+  using G = Group<T::kVectors, F>;
   static constexpr LinearGrid kGrid{0, T::kMaxCode};
   static constexpr int kRounds = 3;  // of choosing scales and refitting d and dmin
 
@@ -209,17 +209,16 @@ class OffsetEncoder {
   std::array<G, kGroups> groups_;
 };
 
-}  // namespace
-
-void encode_q2_k(const float* x, const float* importance, int64_t blocks, EncodeMethod method,
-                 Emphasis emphasis, uint8_t* out) {
+template <class F>
+void q2_k(const float* x, const float* importance, int64_t blocks, EncodeMethod method,
+          Emphasis emphasis, uint8_t* out) {
   uint8_t codes[kSuper];
   uint8_t s[16];
   uint8_t o[16];
   Half d;
   Half dmin;
   for (int64_t b = 0; b < blocks; ++b, x += kSuper, out += 84) {
-    OffsetEncoder<Q2K>(x, importance, method, emphasis).run(codes, s, o, d, dmin);
+    OffsetEncoder<Q2K, F>(x, importance, method, emphasis).run(codes, s, o, d, dmin);
     for (int g = 0; g < 16; ++g) out[g] = static_cast<uint8_t>(s[g] | o[g] << 4);
     pack_pairs(codes, 0, out + 16);
     store_half(out + 80, d);
@@ -228,42 +227,46 @@ void encode_q2_k(const float* x, const float* importance, int64_t blocks, Encode
   }
 }
 
-namespace {
-
-template <class T>
+template <class T, class F>
 void encode_eight(const float* x, const float* importance, EncodeMethod method, Emphasis emphasis,
                   uint8_t* codes, uint8_t* out) {
   uint8_t s[8];
   uint8_t o[8];
   Half d;
   Half dmin;
-  OffsetEncoder<T>(x, importance, method, emphasis).run(codes, s, o, d, dmin);
+  OffsetEncoder<T, F>(x, importance, method, emphasis).run(codes, s, o, d, dmin);
   store_half(out, d);
   store_half(out + 2, dmin);
   pack_scales_offsets8(s, o, out + 4);
 }
 
-}  // namespace
-
-void encode_q4_k(const float* x, const float* importance, int64_t blocks, EncodeMethod method,
-                 Emphasis emphasis, uint8_t* out) {
+template <class F>
+void q4_k(const float* x, const float* importance, int64_t blocks, EncodeMethod method,
+          Emphasis emphasis, uint8_t* out) {
   uint8_t codes[kSuper];
   for (int64_t b = 0; b < blocks; ++b, x += kSuper, out += 144) {
-    encode_eight<Q4K>(x, importance, method, emphasis, codes, out);
+    encode_eight<Q4K, F>(x, importance, method, emphasis, codes, out);
     for (int k = 0; k < 4; ++k) pack_nibbles32(codes + 64 * k, out + 16 + 32 * k);
     if (importance != nullptr) importance += kSuper;
   }
 }
 
-void encode_q5_k(const float* x, const float* importance, int64_t blocks, EncodeMethod method,
-                 Emphasis emphasis, uint8_t* out) {
+template <class F>
+void q5_k(const float* x, const float* importance, int64_t blocks, EncodeMethod method,
+          Emphasis emphasis, uint8_t* out) {
   uint8_t codes[kSuper];
   for (int64_t b = 0; b < blocks; ++b, x += kSuper, out += 176) {
-    encode_eight<Q5K>(x, importance, method, emphasis, codes, out);
+    encode_eight<Q5K, F>(x, importance, method, emphasis, codes, out);
     pack_bits(codes, 4, out + 16);
     for (int k = 0; k < 4; ++k) pack_nibbles32(codes + 64 * k, out + 48 + 32 * k);
     if (importance != nullptr) importance += kSuper;
   }
 }
+
+}  // namespace
+
+NARROW_ENCODER(q2_k)
+NARROW_ENCODER(q4_k)
+NARROW_ENCODER(q5_k)
 
 }  // namespace narrow::blocks

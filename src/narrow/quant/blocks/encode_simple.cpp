@@ -15,6 +15,7 @@ namespace {
 constexpr int kVectors = kSmall / 8;
 
 /// One block brought to magnitude 1, with weights.
+template <class F>
 class SmallBlock {
  public:
   SmallBlock(const float* x, const float* importance, EncodeMethod method,
@@ -27,7 +28,7 @@ class SmallBlock {
   Half store(float& scale) const { return scaled_.store(scale); }
 
   Emphasis emphasis;
-  Group<kVectors> group;
+  Group<kVectors, F> group;
 
  private:
   alignas(16) float x_[kSmall];
@@ -36,8 +37,8 @@ class SmallBlock {
 };
 
 /// A scale that a file can hold, and codes counted from the lowest level.
-template <class Grid>
-Half encode_symmetric(const SmallBlock& block, const Grid& grid, float extreme, float step,
+template <class F, class Grid>
+Half encode_symmetric(const SmallBlock<F>& block, const Grid& grid, float extreme, float step,
                       int trials, EncodeMethod method, uint8_t* codes) {
   constexpr int kRounds = 2;
   const auto& g = block.group;
@@ -70,7 +71,8 @@ struct ScaleOffset {
   Half m;
 };
 
-ScaleOffset encode_with_offset(const SmallBlock& block, float max_code, EncodeMethod method,
+template <class F>
+ScaleOffset encode_with_offset(const SmallBlock<F>& block, float max_code, EncodeMethod method,
                                uint8_t* codes) {
   constexpr int kRounds = 3;
   const auto& g = block.group;
@@ -114,11 +116,11 @@ void store_fifth_bits(const uint8_t* codes, uint8_t* h) {
 }
 
 /// Calls block(SmallBlock, out) for each block.
-template <class Block>
+template <class F, class Block>
 void for_each_block(const float* x, const float* importance, int64_t blocks, EncodeMethod method,
                     Emphasis emphasis, int block_bytes, uint8_t* out, const Block& block) {
   for (int64_t b = 0; b < blocks; ++b, x += kSmall, out += block_bytes) {
-    block(SmallBlock(x, importance, method, emphasis), out);
+    block(SmallBlock<F>(x, importance, method, emphasis), out);
     if (importance != nullptr) importance += kSmall;
   }
 }
@@ -146,32 +148,39 @@ void encode_bf16(const float* x, const float*, int64_t blocks, EncodeMethod, Emp
   }
 }
 
-void encode_q4_0(const float* x, const float* importance, int64_t blocks, EncodeMethod method,
-                 Emphasis emphasis, uint8_t* out) {
-  for_each_block(
-      x, importance, blocks, method, emphasis, 18, out, [&](const SmallBlock& block, uint8_t* to) {
+namespace {
+
+template <class F>
+void q4_0(const float* x, const float* importance, int64_t blocks, EncodeMethod method,
+          Emphasis emphasis, uint8_t* out) {
+  for_each_block<F>(
+      x, importance, blocks, method, emphasis, 18, out,
+      [&](const SmallBlock<F>& block, uint8_t* to) {
         uint8_t codes[kSmall];
         store_half(to, encode_symmetric(block, LinearGrid{-8, 7}, -8, 0.2f, 6, method, codes));
         pack_nibbles16(codes, to + 2);
       });
 }
 
-void encode_q4_1(const float* x, const float* importance, int64_t blocks, EncodeMethod method,
-                 Emphasis emphasis, uint8_t* out) {
-  for_each_block(x, importance, blocks, method, emphasis, 20, out,
-                 [&](const SmallBlock& block, uint8_t* to) {
-                   uint8_t codes[kSmall];
-                   const ScaleOffset s = encode_with_offset(block, 15, method, codes);
-                   store_half(to, s.d);
-                   store_half(to + 2, s.m);
-                   pack_nibbles16(codes, to + 4);
-                 });
+template <class F>
+void q4_1(const float* x, const float* importance, int64_t blocks, EncodeMethod method,
+          Emphasis emphasis, uint8_t* out) {
+  for_each_block<F>(x, importance, blocks, method, emphasis, 20, out,
+                    [&](const SmallBlock<F>& block, uint8_t* to) {
+                      uint8_t codes[kSmall];
+                      const ScaleOffset s = encode_with_offset(block, 15, method, codes);
+                      store_half(to, s.d);
+                      store_half(to + 2, s.m);
+                      pack_nibbles16(codes, to + 4);
+                    });
 }
 
-void encode_q5_0(const float* x, const float* importance, int64_t blocks, EncodeMethod method,
-                 Emphasis emphasis, uint8_t* out) {
-  for_each_block(
-      x, importance, blocks, method, emphasis, 22, out, [&](const SmallBlock& block, uint8_t* to) {
+template <class F>
+void q5_0(const float* x, const float* importance, int64_t blocks, EncodeMethod method,
+          Emphasis emphasis, uint8_t* out) {
+  for_each_block<F>(
+      x, importance, blocks, method, emphasis, 22, out,
+      [&](const SmallBlock<F>& block, uint8_t* to) {
         uint8_t codes[kSmall];
         store_half(to, encode_symmetric(block, LinearGrid{-16, 15}, -16, 0.2f, 6, method, codes));
         store_fifth_bits(codes, to + 2);
@@ -179,23 +188,26 @@ void encode_q5_0(const float* x, const float* importance, int64_t blocks, Encode
       });
 }
 
-void encode_q5_1(const float* x, const float* importance, int64_t blocks, EncodeMethod method,
-                 Emphasis emphasis, uint8_t* out) {
-  for_each_block(x, importance, blocks, method, emphasis, 24, out,
-                 [&](const SmallBlock& block, uint8_t* to) {
-                   uint8_t codes[kSmall];
-                   const ScaleOffset s = encode_with_offset(block, 31, method, codes);
-                   store_half(to, s.d);
-                   store_half(to + 2, s.m);
-                   store_fifth_bits(codes, to + 4);
-                   pack_nibbles16(codes, to + 8);
-                 });
+template <class F>
+void q5_1(const float* x, const float* importance, int64_t blocks, EncodeMethod method,
+          Emphasis emphasis, uint8_t* out) {
+  for_each_block<F>(x, importance, blocks, method, emphasis, 24, out,
+                    [&](const SmallBlock<F>& block, uint8_t* to) {
+                      uint8_t codes[kSmall];
+                      const ScaleOffset s = encode_with_offset(block, 31, method, codes);
+                      store_half(to, s.d);
+                      store_half(to + 2, s.m);
+                      store_fifth_bits(codes, to + 4);
+                      pack_nibbles16(codes, to + 8);
+                    });
 }
 
-void encode_q8_0(const float* x, const float* importance, int64_t blocks, EncodeMethod method,
-                 Emphasis emphasis, uint8_t* out) {
-  for_each_block(
-      x, importance, blocks, method, emphasis, 34, out, [&](const SmallBlock& block, uint8_t* to) {
+template <class F>
+void q8_0(const float* x, const float* importance, int64_t blocks, EncodeMethod method,
+          Emphasis emphasis, uint8_t* out) {
+  for_each_block<F>(
+      x, importance, blocks, method, emphasis, 34, out,
+      [&](const SmallBlock<F>& block, uint8_t* to) {
         // Codes stay in [-127, 127]: products of pairs of -128 would not fit 16 bits.
         uint8_t codes[kSmall];
         store_half(to, encode_symmetric(block, LinearGrid{-127, 127}, 127, 0.5f, 3, method, codes));
@@ -203,14 +215,25 @@ void encode_q8_0(const float* x, const float* importance, int64_t blocks, Encode
       });
 }
 
-void encode_iq4_nl(const float* x, const float* importance, int64_t blocks, EncodeMethod method,
-                   Emphasis emphasis, uint8_t* out) {
-  for_each_block(
-      x, importance, blocks, method, emphasis, 18, out, [&](const SmallBlock& block, uint8_t* to) {
+template <class F>
+void iq4_nl(const float* x, const float* importance, int64_t blocks, EncodeMethod method,
+            Emphasis emphasis, uint8_t* out) {
+  for_each_block<F>(
+      x, importance, blocks, method, emphasis, 18, out,
+      [&](const SmallBlock<F>& block, uint8_t* to) {
         uint8_t codes[kSmall];
         store_half(to, encode_symmetric(block, NonlinearGrid{}, -127, 3.0f, 5, method, codes));
         pack_nibbles16(codes, to + 2);
       });
 }
+
+}  // namespace
+
+NARROW_ENCODER(q4_0)
+NARROW_ENCODER(q4_1)
+NARROW_ENCODER(q5_0)
+NARROW_ENCODER(q5_1)
+NARROW_ENCODER(q8_0)
+NARROW_ENCODER(iq4_nl)
 
 }  // namespace narrow::blocks

@@ -42,7 +42,7 @@ struct Iq4Xs {
   static constexpr int kMaxScale = 31;
 };
 
-template <class T>
+template <class T, class F>
 class SymmetricEncoder {
  public:
   static constexpr int kGroupValues = 8 * T::kVectors;
@@ -133,7 +133,7 @@ class SymmetricEncoder {
   }
 
   /// The integer scale of the least error near the fit; `keep` makes the present one a candidate.
-  static float choose(const Group<T::kVectors>& g, float fit, float d, bool keep, int& s,
+  static float choose(const Group<T::kVectors, F>& g, float fit, float d, bool keep, int& s,
                       LevelSums& sums) {
     const int now = s;
     float best = -1;
@@ -158,17 +158,16 @@ class SymmetricEncoder {
   ScaledBlock scaled_;
   EncodeMethod method_;
   Emphasis emphasis_;
-  std::array<Group<T::kVectors>, kGroups> groups_;
+  std::array<Group<T::kVectors, F>, kGroups> groups_;
 };
 
-}  // namespace
-
-void encode_q3_k(const float* x, const float* importance, int64_t blocks, EncodeMethod method,
-                 Emphasis emphasis, uint8_t* out) {
+template <class F>
+void q3_k(const float* x, const float* importance, int64_t blocks, EncodeMethod method,
+          Emphasis emphasis, uint8_t* out) {
   uint8_t codes[kSuper];
   std::array<int, 16> s;
   for (int64_t b = 0; b < blocks; ++b, x += kSuper, out += 110) {
-    const Half d = SymmetricEncoder<Q3K>(x, importance, method, emphasis).run(codes, s);
+    const Half d = SymmetricEncoder<Q3K, F>(x, importance, method, emphasis).run(codes, s);
     pack_bits(codes, 2, out);
     pack_pairs(codes, 0, out + 32);
     uint8_t stored[16];
@@ -179,12 +178,13 @@ void encode_q3_k(const float* x, const float* importance, int64_t blocks, Encode
   }
 }
 
-void encode_q6_k(const float* x, const float* importance, int64_t blocks, EncodeMethod method,
-                 Emphasis emphasis, uint8_t* out) {
+template <class F>
+void q6_k(const float* x, const float* importance, int64_t blocks, EncodeMethod method,
+          Emphasis emphasis, uint8_t* out) {
   uint8_t codes[kSuper];
   std::array<int, 16> s;
   for (int64_t b = 0; b < blocks; ++b, x += kSuper, out += 210) {
-    const Half d = SymmetricEncoder<Q6K>(x, importance, method, emphasis).run(codes, s);
+    const Half d = SymmetricEncoder<Q6K, F>(x, importance, method, emphasis).run(codes, s);
     pack_nibbles_q6(codes, out);
     pack_pairs(codes, 4, out + 128);
     for (int g = 0; g < 16; ++g) out[192 + g] = static_cast<uint8_t>(static_cast<int8_t>(s[g]));
@@ -193,12 +193,13 @@ void encode_q6_k(const float* x, const float* importance, int64_t blocks, Encode
   }
 }
 
-void encode_iq4_xs(const float* x, const float* importance, int64_t blocks, EncodeMethod method,
-                   Emphasis emphasis, uint8_t* out) {
+template <class F>
+void iq4_xs(const float* x, const float* importance, int64_t blocks, EncodeMethod method,
+            Emphasis emphasis, uint8_t* out) {
   uint8_t codes[kSuper];
   std::array<int, 8> s;
   for (int64_t b = 0; b < blocks; ++b, x += kSuper, out += 136) {
-    const Half d = SymmetricEncoder<Iq4Xs>(x, importance, method, emphasis).run(codes, s);
+    const Half d = SymmetricEncoder<Iq4Xs, F>(x, importance, method, emphasis).run(codes, s);
     store_half(out, d);
     std::memset(out + 2, 0, 6);
     unsigned high = 0;
@@ -212,5 +213,11 @@ void encode_iq4_xs(const float* x, const float* importance, int64_t blocks, Enco
     if (importance != nullptr) importance += kSuper;
   }
 }
+
+}  // namespace
+
+NARROW_ENCODER(q3_k)
+NARROW_ENCODER(q6_k)
+NARROW_ENCODER(iq4_xs)
 
 }  // namespace narrow::blocks

@@ -19,22 +19,22 @@
 namespace narrow::blocks {
 
 /// kVectors * 8 values with their weights.
-template <int kVectors>
+template <int kVectors, class F>
 struct Group {
-  F8 x[kVectors];
-  F8 w[kVectors];
-  F8 wx[kVectors];
+  F x[kVectors];
+  F w[kVectors];
+  F wx[kVectors];
   float sum_w = 0;
   float sum_wx = 0;
   float sum_wxx = 0;
 
   void load(const float* values, const float* weights) {
-    F8 sw = F8::all(0);
-    F8 swx = F8::all(0);
-    F8 swxx = F8::all(0);
+    F sw = F::all(0);
+    F swx = F::all(0);
+    F swxx = F::all(0);
     for (int v = 0; v < kVectors; ++v) {
-      x[v] = F8::load(values + 8 * v);
-      w[v] = F8::load(weights + 8 * v);
+      x[v] = F::load(values + 8 * v);
+      w[v] = F::load(weights + 8 * v);
       wx[v] = w[v] * x[v];
       sw = sw + w[v];
       swx = swx + wx[v];
@@ -46,10 +46,10 @@ struct Group {
   }
 };
 
-template <int kVectors>
-inline void range_of(const Group<kVectors>& g, float& low, float& high) {
-  F8 lo = g.x[0];
-  F8 hi = g.x[0];
+template <int kVectors, class F>
+inline void range_of(const Group<kVectors, F>& g, float& low, float& high) {
+  F lo = g.x[0];
+  F hi = g.x[0];
   for (int v = 1; v < kVectors; ++v) {
     lo = min(lo, g.x[v]);
     hi = max(hi, g.x[v]);
@@ -73,23 +73,31 @@ struct LevelSums {
 struct LinearGrid {
   float lo;
   float hi;
-  F8 operator()(F8 t) const { return round(min(max(t, F8::all(lo)), F8::all(hi))); }
-  void store_codes(F8 level, uint8_t* codes) const { (level - F8::all(lo)).store_bytes(codes); }
+  template <class F>
+  NARROW_LANES F operator()(const F& t) const {
+    return round(min(max(t, F::all(lo)), F::all(hi)));
+  }
+  template <class F>
+  NARROW_LANES void store_codes(const F& level, uint8_t* codes) const {
+    (level - F::all(lo)).store_bytes(codes);
+  }
 };
 
 /// The levels of iq4_nl and iq4_xs.
 struct NonlinearGrid {
-  F8 operator()(F8 t) const {
-    F8 level = F8::all(kNonlinear[0]);
+  template <class F>
+  NARROW_LANES F operator()(const F& t) const {
+    F level = F::all(kNonlinear[0]);
     for (int k = 1; k < 16; ++k) {
       const float middle = 0.5f * static_cast<float>(kNonlinear[k - 1] + kNonlinear[k]);
       const auto step = static_cast<float>(kNonlinear[k] - kNonlinear[k - 1]);
-      level = level + where_above(t, F8::all(middle), F8::all(step));
+      level = level + where_above(t, F::all(middle), F::all(step));
     }
     return level;
   }
-  void store_codes(F8 level, uint8_t* codes) const {
-    (level + F8::all(128)).store_bytes(codes);
+  template <class F>
+  NARROW_LANES void store_codes(const F& level, uint8_t* codes) const {
+    (level + F::all(128)).store_bytes(codes);
     for (int i = 0; i < 8; ++i) {
       const int value = codes[i] - 128;
       codes[i] =
@@ -99,16 +107,16 @@ struct NonlinearGrid {
 };
 
 /// With the levels nearest to (x - offset) * inv.
-template <int kVectors, class Grid>
-inline LevelSums sums_at(const Group<kVectors>& g, const Grid& grid, float inv, float offset) {
-  F8 sl = F8::all(0);
-  F8 sll = F8::all(0);
-  F8 sxl = F8::all(0);
-  const F8 inv8 = F8::all(inv);
-  const F8 offset8 = F8::all(offset);
+template <int kVectors, class F, class Grid>
+inline LevelSums sums_at(const Group<kVectors, F>& g, const Grid& grid, float inv, float offset) {
+  F sl = F::all(0);
+  F sll = F::all(0);
+  F sxl = F::all(0);
+  const F inv8 = F::all(inv);
+  const F offset8 = F::all(offset);
   for (int v = 0; v < kVectors; ++v) {
-    const F8 l = grid((g.x[v] - offset8) * inv8);
-    const F8 wl = g.w[v] * l;
+    const F l = grid((g.x[v] - offset8) * inv8);
+    const F wl = g.w[v] * l;
     sl = sl + wl;
     sll = sll + wl * l;
     sxl = sxl + g.wx[v] * l;
@@ -117,13 +125,13 @@ inline LevelSums sums_at(const Group<kVectors>& g, const Grid& grid, float inv, 
 }
 
 /// As above without an offset; `l` is left 0.
-template <int kVectors, class Grid>
-inline LevelSums sums_at(const Group<kVectors>& g, const Grid& grid, float inv) {
-  F8 sll = F8::all(0);
-  F8 sxl = F8::all(0);
-  const F8 inv8 = F8::all(inv);
+template <int kVectors, class F, class Grid>
+inline LevelSums sums_at(const Group<kVectors, F>& g, const Grid& grid, float inv) {
+  F sll = F::all(0);
+  F sxl = F::all(0);
+  const F inv8 = F::all(inv);
   for (int v = 0; v < kVectors; ++v) {
-    const F8 l = grid(g.x[v] * inv8);
+    const F l = grid(g.x[v] * inv8);
     sll = sll + g.w[v] * l * l;
     sxl = sxl + g.wx[v] * l;
   }
@@ -131,21 +139,21 @@ inline LevelSums sums_at(const Group<kVectors>& g, const Grid& grid, float inv) 
 }
 
 /// The error of x ~ scale * level + offset with the nearest levels, and the sums over them.
-template <int kVectors, class Grid>
-inline float error_at(const Group<kVectors>& g, const Grid& grid, float scale, float offset,
+template <int kVectors, class F, class Grid>
+inline float error_at(const Group<kVectors, F>& g, const Grid& grid, float scale, float offset,
                       LevelSums& sums) {
-  F8 error = F8::all(0);
-  F8 sl = F8::all(0);
-  F8 sll = F8::all(0);
-  F8 sxl = F8::all(0);
-  const F8 inv8 = F8::all(inverse(scale));
-  const F8 scale8 = F8::all(scale);
-  const F8 offset8 = F8::all(offset);
+  F error = F::all(0);
+  F sl = F::all(0);
+  F sll = F::all(0);
+  F sxl = F::all(0);
+  const F inv8 = F::all(inverse(scale));
+  const F scale8 = F::all(scale);
+  const F offset8 = F::all(offset);
   for (int v = 0; v < kVectors; ++v) {
-    const F8 shifted = g.x[v] - offset8;
-    const F8 l = grid(shifted * inv8);
-    const F8 rest = shifted - scale8 * l;
-    const F8 wl = g.w[v] * l;
+    const F shifted = g.x[v] - offset8;
+    const F l = grid(shifted * inv8);
+    const F rest = shifted - scale8 * l;
+    const F wl = g.w[v] * l;
     error = error + g.w[v] * rest * rest;
     sl = sl + wl;
     sll = sll + wl * l;
@@ -155,12 +163,12 @@ inline float error_at(const Group<kVectors>& g, const Grid& grid, float scale, f
   return error.sum();
 }
 
-template <int kVectors, class Grid>
-inline void codes_at(const Group<kVectors>& g, const Grid& grid, float scale, float offset,
+template <int kVectors, class F, class Grid>
+inline void codes_at(const Group<kVectors, F>& g, const Grid& grid, float scale, float offset,
                      uint8_t* codes) {
-  const F8 inv = F8::all(inverse(scale));
+  const F inv = F::all(inverse(scale));
   for (int v = 0; v < kVectors; ++v) {
-    grid.store_codes(grid((g.x[v] - F8::all(offset)) * inv), codes + 8 * v);
+    grid.store_codes(grid((g.x[v] - F::all(offset)) * inv), codes + 8 * v);
   }
 }
 
@@ -173,8 +181,8 @@ struct OffsetFit {
 enum class MinimumSign : uint8_t { any, not_negative };
 
 /// The best fit for given levels; returns how far the error falls below sum w x^2.
-template <int kVectors>
-float solve(const Group<kVectors>& g, const LevelSums& sums, MinimumSign sign, OffsetFit& fit) {
+template <int kVectors, class F>
+float solve(const Group<kVectors, F>& g, const LevelSums& sums, MinimumSign sign, OffsetFit& fit) {
   const float mean_l = sums.l / g.sum_w;
   const float ll = sums.ll - sums.l * mean_l;
   const float xl = sums.xl - g.sum_wx * mean_l;
@@ -191,8 +199,8 @@ float solve(const Group<kVectors>& g, const LevelSums& sums, MinimumSign sign, O
 }
 
 /// The textbook fit: from the smallest value (or 0) to the largest.
-template <int kVectors>
-OffsetFit offset_extremes(const Group<kVectors>& g, float max_code, MinimumSign sign) {
+template <int kVectors, class F>
+OffsetFit offset_extremes(const Group<kVectors, F>& g, float max_code, MinimumSign sign) {
   float low;
   float high;
   range_of(g, low, high);
@@ -202,8 +210,8 @@ OffsetFit offset_extremes(const Group<kVectors>& g, float max_code, MinimumSign 
 
 /// Trials narrow or widen the range in steps, from its lower end and from somewhat above it; the
 /// best is then fitted and rounded in turns.
-template <int kVectors>
-OffsetFit search_offset(const Group<kVectors>& g, float max_code, MinimumSign sign) {
+template <int kVectors, class F>
+OffsetFit search_offset(const Group<kVectors, F>& g, float max_code, MinimumSign sign) {
   // A net three times denser lowers the error of 4-bit codes by another 0.1 to 0.6 %.
   constexpr float kTrials[] = {-2.0f, -1.6f, -1.2f, -0.8f, -0.4f, 0.0f, 0.4f, 0.8f, 1.2f};
   constexpr float kShifts[] = {0.0f, 0.4f};
@@ -235,8 +243,8 @@ OffsetFit search_offset(const Group<kVectors>& g, float max_code, MinimumSign si
 }
 
 /// The scale that sends the value of the largest magnitude to `extreme_level`.
-template <int kVectors>
-float symmetric_extreme(const Group<kVectors>& g, float extreme_level) {
+template <int kVectors, class F>
+float symmetric_extreme(const Group<kVectors, F>& g, float extreme_level) {
   float low;
   float high;
   range_of(g, low, high);
@@ -245,8 +253,8 @@ float symmetric_extreme(const Group<kVectors>& g, float extreme_level) {
 
 /// x ~ scale * level; trial t makes the value of the largest magnitude level `extreme + t`, or
 /// minus that.
-template <int kVectors, class Grid>
-float search_symmetric(const Group<kVectors>& g, const Grid& grid, float extreme, float step,
+template <int kVectors, class F, class Grid>
+float search_symmetric(const Group<kVectors, F>& g, const Grid& grid, float extreme, float step,
                        int trials) {
   constexpr int kRounds = 2;
   float best = symmetric_extreme(g, extreme);
