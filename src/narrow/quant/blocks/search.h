@@ -3,38 +3,44 @@
 // spend their time in. Internal to quant/blocks.
 //
 // For fixed levels l the best scale of sum w (x - d l)^2 is d = sum w x l / sum w l^2, and the
-// error falls by F = (sum w x l)^2 / sum w l^2. With an offset, x ~ d l + o, the same holds after
+// error falls by F8 = (sum w x l)^2 / sum w l^2. With an offset, x ~ d l + o, the same holds after
 // both sides are centred by their weighted means. So a trial scale gives levels, levels give sums,
-// and trials are compared by F without a second pass.
+// and trials are compared by F8 without a second pass.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <iterator>
 
 #include "narrow/quant/blocks/lanes.h"
 #include "narrow/quant/blocks/layout.h"
 #include "narrow/quant/blocks/super_block.h"
 
 namespace narrow::blocks {
+inline namespace NARROW_BLOCKS_ISA {
 
 /// kVectors * 8 values with their weights.
-template <int kVectors, class F>
+template <int kVectors>
 struct Group {
-  F x[kVectors];
-  F w[kVectors];
-  F wx[kVectors];
+  F8 x[kVectors];
+  F8 w[kVectors];
+  F8 wx[kVectors];
+  const float* values = nullptr;  // which stay where they are while the group is used
+  const float* weights = nullptr;
   float sum_w = 0;
   float sum_wx = 0;
   float sum_wxx = 0;
 
-  void load(const float* values, const float* weights) {
-    F sw = F::all(0);
-    F swx = F::all(0);
-    F swxx = F::all(0);
+  void load(const float* all_values, const float* all_weights) {
+    values = all_values;
+    weights = all_weights;
+    F8 sw = F8::all(0);
+    F8 swx = F8::all(0);
+    F8 swxx = F8::all(0);
     for (int v = 0; v < kVectors; ++v) {
-      x[v] = F::load(values + 8 * v);
-      w[v] = F::load(weights + 8 * v);
+      x[v] = F8::load(values + 8 * v);
+      w[v] = F8::load(weights + 8 * v);
       wx[v] = w[v] * x[v];
       sw = sw + w[v];
       swx = swx + wx[v];
@@ -46,10 +52,10 @@ struct Group {
   }
 };
 
-template <int kVectors, class F>
-inline void range_of(const Group<kVectors, F>& g, float& low, float& high) {
-  F lo = g.x[0];
-  F hi = g.x[0];
+template <int kVectors>
+inline void range_of(const Group<kVectors>& g, float& low, float& high) {
+  F8 lo = g.x[0];
+  F8 hi = g.x[0];
   for (int v = 1; v < kVectors; ++v) {
     lo = min(lo, g.x[v]);
     hi = max(hi, g.x[v]);
@@ -58,8 +64,12 @@ inline void range_of(const Group<kVectors, F>& g, float& low, float& high) {
   float h[8];
   lo.store(l);
   hi.store(h);
-  low = *std::min_element(l, l + 8);
-  high = *std::max_element(h, h + 8);
+  low = l[0];
+  high = h[0];
+  for (int i = 1; i < 8; ++i) {
+    low = l[i] < low ? l[i] : low;
+    high = h[i] > high ? h[i] : high;
+  }
 }
 
 /// Weighted sums over the levels l of a group.
@@ -73,50 +83,43 @@ struct LevelSums {
 struct LinearGrid {
   float lo;
   float hi;
-  template <class F>
-  NARROW_LANES F operator()(const F& t) const {
-    return round(min(max(t, F::all(lo)), F::all(hi)));
-  }
-  template <class F>
-  NARROW_LANES void store_codes(const F& level, uint8_t* codes) const {
-    (level - F::all(lo)).store_bytes(codes);
-  }
+  F8 operator()(F8 t) const { return round(min(max(t, F8::all(lo)), F8::all(hi))); }
+  void store_codes(F8 level, uint8_t* codes) const { (level - F8::all(lo)).store_bytes(codes); }
 };
 
 /// The levels of iq4_nl and iq4_xs.
 struct NonlinearGrid {
-  template <class F>
-  NARROW_LANES F operator()(const F& t) const {
-    F level = F::all(kNonlinear[0]);
+  F8 operator()(F8 t) const {
+    F8 level = F8::all(kNonlinear[0]);
     for (int k = 1; k < 16; ++k) {
       const float middle = 0.5f * static_cast<float>(kNonlinear[k - 1] + kNonlinear[k]);
       const auto step = static_cast<float>(kNonlinear[k] - kNonlinear[k - 1]);
-      level = level + where_above(t, F::all(middle), F::all(step));
+      level = level + where_above(t, F8::all(middle), F8::all(step));
     }
     return level;
   }
-  template <class F>
-  NARROW_LANES void store_codes(const F& level, uint8_t* codes) const {
-    (level + F::all(128)).store_bytes(codes);
+  void store_codes(F8 level, uint8_t* codes) const {
+    (level + F8::all(128)).store_bytes(codes);
     for (int i = 0; i < 8; ++i) {
       const int value = codes[i] - 128;
-      codes[i] =
-          static_cast<uint8_t>(std::lower_bound(kNonlinear, kNonlinear + 16, value) - kNonlinear);
+      int k = 0;
+      while (kNonlinear[k] < value) ++k;
+      codes[i] = static_cast<uint8_t>(k);
     }
   }
 };
 
 /// With the levels nearest to (x - offset) * inv.
-template <int kVectors, class F, class Grid>
-inline LevelSums sums_at(const Group<kVectors, F>& g, const Grid& grid, float inv, float offset) {
-  F sl = F::all(0);
-  F sll = F::all(0);
-  F sxl = F::all(0);
-  const F inv8 = F::all(inv);
-  const F offset8 = F::all(offset);
+template <int kVectors, class Grid>
+inline LevelSums sums_at(const Group<kVectors>& g, const Grid& grid, float inv, float offset) {
+  F8 sl = F8::all(0);
+  F8 sll = F8::all(0);
+  F8 sxl = F8::all(0);
+  const F8 inv8 = F8::all(inv);
+  const F8 offset8 = F8::all(offset);
   for (int v = 0; v < kVectors; ++v) {
-    const F l = grid((g.x[v] - offset8) * inv8);
-    const F wl = g.w[v] * l;
+    const F8 l = grid((g.x[v] - offset8) * inv8);
+    const F8 wl = g.w[v] * l;
     sl = sl + wl;
     sll = sll + wl * l;
     sxl = sxl + g.wx[v] * l;
@@ -125,13 +128,13 @@ inline LevelSums sums_at(const Group<kVectors, F>& g, const Grid& grid, float in
 }
 
 /// As above without an offset; `l` is left 0.
-template <int kVectors, class F, class Grid>
-inline LevelSums sums_at(const Group<kVectors, F>& g, const Grid& grid, float inv) {
-  F sll = F::all(0);
-  F sxl = F::all(0);
-  const F inv8 = F::all(inv);
+template <int kVectors, class Grid>
+inline LevelSums sums_at(const Group<kVectors>& g, const Grid& grid, float inv) {
+  F8 sll = F8::all(0);
+  F8 sxl = F8::all(0);
+  const F8 inv8 = F8::all(inv);
   for (int v = 0; v < kVectors; ++v) {
-    const F l = grid(g.x[v] * inv8);
+    const F8 l = grid(g.x[v] * inv8);
     sll = sll + g.w[v] * l * l;
     sxl = sxl + g.wx[v] * l;
   }
@@ -139,21 +142,21 @@ inline LevelSums sums_at(const Group<kVectors, F>& g, const Grid& grid, float in
 }
 
 /// The error of x ~ scale * level + offset with the nearest levels, and the sums over them.
-template <int kVectors, class F, class Grid>
-inline float error_at(const Group<kVectors, F>& g, const Grid& grid, float scale, float offset,
+template <int kVectors, class Grid>
+inline float error_at(const Group<kVectors>& g, const Grid& grid, float scale, float offset,
                       LevelSums& sums) {
-  F error = F::all(0);
-  F sl = F::all(0);
-  F sll = F::all(0);
-  F sxl = F::all(0);
-  const F inv8 = F::all(inverse(scale));
-  const F scale8 = F::all(scale);
-  const F offset8 = F::all(offset);
+  F8 error = F8::all(0);
+  F8 sl = F8::all(0);
+  F8 sll = F8::all(0);
+  F8 sxl = F8::all(0);
+  const F8 inv8 = F8::all(inverse(scale));
+  const F8 scale8 = F8::all(scale);
+  const F8 offset8 = F8::all(offset);
   for (int v = 0; v < kVectors; ++v) {
-    const F shifted = g.x[v] - offset8;
-    const F l = grid(shifted * inv8);
-    const F rest = shifted - scale8 * l;
-    const F wl = g.w[v] * l;
+    const F8 shifted = g.x[v] - offset8;
+    const F8 l = grid(shifted * inv8);
+    const F8 rest = shifted - scale8 * l;
+    const F8 wl = g.w[v] * l;
     error = error + g.w[v] * rest * rest;
     sl = sl + wl;
     sll = sll + wl * l;
@@ -163,12 +166,84 @@ inline float error_at(const Group<kVectors, F>& g, const Grid& grid, float scale
   return error.sum();
 }
 
-template <int kVectors, class F, class Grid>
-inline void codes_at(const Group<kVectors, F>& g, const Grid& grid, float scale, float offset,
+/// Eight trials side by side, a lane each: no sums over lanes, and their divisions overlap.
+struct Trials {
+  static constexpr int kCount = 8;
+  alignas(32) float scale[kCount];  // or its inverse
+  alignas(32) float offset[kCount];
+  alignas(32) float error[kCount];
+  alignas(32) float l[kCount];
+  alignas(32) float ll[kCount];
+  alignas(32) float xl[kCount];
+
+  /// The first of the least error.
+  int best() const {
+    int least = 0;
+    for (int i = 1; i < kCount; ++i) {
+      if (error[i] < error[least]) least = i;
+    }
+    return least;
+  }
+  LevelSums sums(int i) const { return {l[i], ll[i], xl[i]}; }
+};
+
+/// Sums with the levels nearest to (x - offset) * scale, for each trial.
+template <int kVectors, class Grid>
+inline void sums_of_trials(const Group<kVectors>& g, const Grid& grid, Trials& t) {
+  const F8 inv = F8::load(t.scale);
+  const F8 offset = F8::load(t.offset);
+  F8 sl = F8::all(0);
+  F8 sll = F8::all(0);
+  F8 sxl = F8::all(0);
+  for (int i = 0; i < 8 * kVectors; ++i) {
+    const F8 x = F8::all(g.values[i]);
+    const F8 l = grid((x - offset) * inv);
+    const F8 wl = F8::all(g.weights[i]) * l;
+    sl = sl + wl;
+    sll = sll + wl * l;
+    sxl = sxl + wl * x;
+  }
+  sl.store(t.l);
+  sll.store(t.ll);
+  sxl.store(t.xl);
+}
+
+/// Errors and sums of x ~ scale * level + offset with the nearest levels, for each trial.
+template <int kVectors, class Grid>
+inline void errors_of_trials(const Group<kVectors>& g, const Grid& grid, Trials& t) {
+  alignas(32) float inverses[Trials::kCount];
+  for (int i = 0; i < Trials::kCount; ++i) inverses[i] = inverse(t.scale[i]);
+  const F8 inv = F8::load(inverses);
+  const F8 scale = F8::load(t.scale);
+  const F8 offset = F8::load(t.offset);
+  F8 error = F8::all(0);
+  F8 sl = F8::all(0);
+  F8 sll = F8::all(0);
+  F8 sxl = F8::all(0);
+  for (int i = 0; i < 8 * kVectors; ++i) {
+    const F8 x = F8::all(g.values[i]);
+    const F8 w = F8::all(g.weights[i]);
+    const F8 shifted = x - offset;
+    const F8 l = grid(shifted * inv);
+    const F8 rest = shifted - scale * l;
+    const F8 wl = w * l;
+    error = error + w * rest * rest;
+    sl = sl + wl;
+    sll = sll + wl * l;
+    sxl = sxl + wl * x;
+  }
+  error.store(t.error);
+  sl.store(t.l);
+  sll.store(t.ll);
+  sxl.store(t.xl);
+}
+
+template <int kVectors, class Grid>
+inline void codes_at(const Group<kVectors>& g, const Grid& grid, float scale, float offset,
                      uint8_t* codes) {
-  const F inv = F::all(inverse(scale));
+  const F8 inv = F8::all(inverse(scale));
   for (int v = 0; v < kVectors; ++v) {
-    grid.store_codes(grid((g.x[v] - F::all(offset)) * inv), codes + 8 * v);
+    grid.store_codes(grid((g.x[v] - F8::all(offset)) * inv), codes + 8 * v);
   }
 }
 
@@ -181,8 +256,8 @@ struct OffsetFit {
 enum class MinimumSign : uint8_t { any, not_negative };
 
 /// The best fit for given levels; returns how far the error falls below sum w x^2.
-template <int kVectors, class F>
-float solve(const Group<kVectors, F>& g, const LevelSums& sums, MinimumSign sign, OffsetFit& fit) {
+template <int kVectors>
+float solve(const Group<kVectors>& g, const LevelSums& sums, MinimumSign sign, OffsetFit& fit) {
   const float mean_l = sums.l / g.sum_w;
   const float ll = sums.ll - sums.l * mean_l;
   const float xl = sums.xl - g.sum_wx * mean_l;
@@ -199,8 +274,8 @@ float solve(const Group<kVectors, F>& g, const LevelSums& sums, MinimumSign sign
 }
 
 /// The textbook fit: from the smallest value (or 0) to the largest.
-template <int kVectors, class F>
-OffsetFit offset_extremes(const Group<kVectors, F>& g, float max_code, MinimumSign sign) {
+template <int kVectors>
+OffsetFit offset_extremes(const Group<kVectors>& g, float max_code, MinimumSign sign) {
   float low;
   float high;
   range_of(g, low, high);
@@ -210,10 +285,11 @@ OffsetFit offset_extremes(const Group<kVectors, F>& g, float max_code, MinimumSi
 
 /// Trials narrow or widen the range in steps, from its lower end and from somewhat above it; the
 /// best is then fitted and rounded in turns.
-template <int kVectors, class F>
-OffsetFit search_offset(const Group<kVectors, F>& g, float max_code, MinimumSign sign) {
+template <int kVectors>
+OffsetFit search_offset(const Group<kVectors>& g, float max_code, MinimumSign sign) {
   // A net three times denser lowers the error of 4-bit codes by another 0.1 to 0.6 %.
-  constexpr float kTrials[] = {-2.0f, -1.6f, -1.2f, -0.8f, -0.4f, 0.0f, 0.4f, 0.8f, 1.2f};
+  constexpr float kTrials[] = {-1.75f, -1.35f, -0.95f, -0.55f, -0.15f, 0.25f, 0.65f, 1.05f};
+  static_assert(std::size(kTrials) == Trials::kCount);
   constexpr float kShifts[] = {0.0f, 0.4f};
   constexpr int kRounds = 2;
   OffsetFit best = offset_extremes(g, max_code, sign);
@@ -230,9 +306,14 @@ OffsetFit search_offset(const Group<kVectors, F>& g, float max_code, MinimumSign
       best = fit;
     }
   };
-  for (const float t : kTrials) {
-    const float inv = (max_code + t) / range;
-    for (const float shift : kShifts) consider(sums_at(g, grid, inv, low + shift / inv));
+  for (const float shift : kShifts) {
+    Trials trials;
+    for (int i = 0; i < Trials::kCount; ++i) {
+      trials.scale[i] = (max_code + kTrials[i]) / range;
+      trials.offset[i] = low + shift / trials.scale[i];
+    }
+    sums_of_trials(g, grid, trials);
+    for (int i = 0; i < Trials::kCount; ++i) consider(trials.sums(i));
   }
   for (int round = 0; round < kRounds; ++round) {
     const OffsetFit now = best;
@@ -243,19 +324,18 @@ OffsetFit search_offset(const Group<kVectors, F>& g, float max_code, MinimumSign
 }
 
 /// The scale that sends the value of the largest magnitude to `extreme_level`.
-template <int kVectors, class F>
-float symmetric_extreme(const Group<kVectors, F>& g, float extreme_level) {
+template <int kVectors>
+float symmetric_extreme(const Group<kVectors>& g, float extreme_level) {
   float low;
   float high;
   range_of(g, low, high);
   return (-low > high ? low : high) / extreme_level;
 }
 
-/// x ~ scale * level; trial t makes the value of the largest magnitude level `extreme + t`, or
-/// minus that.
-template <int kVectors, class F, class Grid>
-float search_symmetric(const Group<kVectors, F>& g, const Grid& grid, float extreme, float step,
-                       int trials) {
+/// x ~ scale * level; trials -4 to 3 make the value of the largest magnitude level
+/// `extreme + step * t`, or minus that.
+template <int kVectors, class Grid>
+float search_symmetric(const Group<kVectors>& g, const Grid& grid, float extreme, float step) {
   constexpr int kRounds = 2;
   float best = symmetric_extreme(g, extreme);
   if (best == 0) return 0;
@@ -269,10 +349,14 @@ float search_symmetric(const Group<kVectors, F>& g, const Grid& grid, float extr
       best = scale;
     }
   };
-  for (int t = -trials; t <= trials; ++t) {
-    const float inv = (extreme + step * static_cast<float>(t)) / value;
-    consider(sums_at(g, grid, inv));
-    consider(sums_at(g, grid, -inv));
+  for (const float sign : {1.0f, -1.0f}) {
+    Trials trials;
+    for (int i = 0; i < Trials::kCount; ++i) {
+      trials.scale[i] = sign * (extreme + step * static_cast<float>(i - 4)) / value;
+      trials.offset[i] = 0;
+    }
+    sums_of_trials(g, grid, trials);
+    for (int i = 0; i < Trials::kCount; ++i) consider(trials.sums(i));
   }
   for (int round = 0; round < kRounds; ++round) {
     const float now = best;
@@ -282,4 +366,5 @@ float search_symmetric(const Group<kVectors, F>& g, const Grid& grid, float extr
   return best;
 }
 
+}  // namespace NARROW_BLOCKS_ISA
 }  // namespace narrow::blocks
