@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// narrow perplexity on the project's own language model.
+// narrow perplexity and narrow generate on the project's own language model.
 #include <gtest/gtest.h>
 
 #include "cli/cli_testing.h"
@@ -39,10 +39,11 @@ TEST(CliPerplexity, MeasuresAndCompares) {
   EXPECT_EQ(same["kl_mean"], 0);
   EXPECT_EQ(same["same_top_token"], 1);
   EXPECT_EQ(same["perplexity"], own["perplexity"]);
-  const Json sliding =
-      narrow_json({"perplexity", kModel, "--data", text, "--context", "128", "--stride", "64", "--chunks", "3"});
+  const Json sliding = narrow_json({"perplexity", kModel, "--data", text, "--context", "128",
+                                    "--stride", "64", "--chunks", "3"});
   EXPECT_EQ(sliding["windows"], "sliding");
-  const Outcome plain = narrow_program({"perplexity", kModel, "--data", text, "--context", "64", "--chunks", "2"});
+  const Outcome plain =
+      narrow_program({"perplexity", kModel, "--data", text, "--context", "64", "--chunks", "2"});
   EXPECT_EQ(plain.code, 0);
   EXPECT_NE(plain.out.find("perplexity"), std::string::npos);
 }
@@ -61,6 +62,49 @@ TEST(CliPerplexity, SaysWhatIsWrong) {
   fails({"perplexity", folder.path().string(), "--data", text}, 3, "no config.json");
   fails({"perplexity", kModel, "--data", text, "--context", "100000"}, 2, "a chunk takes 100000");
   fails({"perplexity", kModel, "--data", text, "--context", "64", "--stride", "65"}, 2, "stride");
+}
+
+TEST(CliGenerate, ContinuesAText) {
+  const std::vector<std::string> command{"generate",     kModel, "--prompt",      "It was a dark",
+                                         "--max-tokens", "12",   "--temperature", "0"};
+  const Json j = narrow_json(command);
+  EXPECT_EQ(j["tokens"], 12);
+  EXPECT_EQ(j["finish"], "length");
+  EXPECT_EQ(j["ids"].size(), 12u);
+  EXPECT_GT(j["tokens_per_second"].get<double>(), 0);
+  const Outcome plain = narrow_program(command);
+  EXPECT_EQ(plain.code, 0);
+  EXPECT_EQ(plain.out, j["text"].get<std::string>() + "\n");
+  EXPECT_NE(plain.err.find("tokens/s"), std::string::npos) << plain.err;
+
+  std::vector<std::string> stopped = command;
+  stopped.insert(stopped.end(), {"--stop", j["text"].get<std::string>().substr(5, 4)});
+  const Json s = narrow_json(stopped);
+  EXPECT_EQ(s["finish"], "stop");
+  EXPECT_EQ(s["text"], j["text"].get<std::string>().substr(0, 5));
+}
+
+TEST(CliGenerate, DrawsBySeedAndFromAFile) {
+  const TemporaryFolder folder;
+  const auto path = folder.path() / "prompt.txt";
+  write_text(path, "She said");
+  const auto text = [&](const std::string& seed) {
+    return narrow_json({"generate", kModel, "--prompt-file", path.string(), "--max-tokens", "16",
+                        "--seed", seed, "--threads", seed == "1" ? "1" : "2"})["text"];
+  };
+  EXPECT_EQ(text("1"), text("1"));
+  EXPECT_NE(text("1"), text("2"));
+  EXPECT_EQ(narrow_json({"generate", kModel, "--max-tokens", "2"})["prompt_tokens"], 1);
+}
+
+TEST(CliGenerate, SaysWhatIsWrong) {
+  Outcome o = narrow_program({"generate", kModel, "--prompt", "x", "--temperature", "-1"});
+  EXPECT_EQ(o.code, 2);
+  o = narrow_program({"generate", kModel, "--prompt", "x y z w", "--context", "1"});
+  EXPECT_EQ(o.code, 2) << o.err;
+  EXPECT_NE(o.err.find("do not fit a context of 1"), std::string::npos) << o.err;
+  o = narrow_program({"generate", "/absent", "--prompt", "x"});
+  EXPECT_EQ(o.code, 3);
 }
 
 }  // namespace

@@ -333,5 +333,46 @@ TEST(BlockCodecs, ReferenceErrors) {
   }
 }
 
+/// What Emphasis::direction minimises, summed over blocks.
+double directed_error(std::span<const float> x, std::span<const float> y, size_t block) {
+  double total = 0;
+  for (size_t b = 0; b < x.size(); b += block) {
+    double errors = 0;
+    double along = 0;
+    double squares = 0;
+    for (size_t i = b; i < b + block; ++i) {
+      const double e = static_cast<double>(y[i]) - x[i];
+      errors += e * e;
+      along += x[i] * e;
+      squares += static_cast<double>(x[i]) * x[i];
+    }
+    total += errors + along * along / squares;
+  }
+  return total;
+}
+
+TEST(BlockEmphasis, DirectionKeepsTheSizeOfTheWeights) {
+  const std::vector<float> x = normal_values(1 << 14, 11, 0.02f);
+  const auto along = [&](std::span<const float> y) {
+    double xy = 0;
+    double xx = 0;
+    for (size_t i = 0; i < x.size(); ++i) {
+      xy += static_cast<double>(x[i]) * y[i];
+      xx += static_cast<double>(x[i]) * x[i];
+    }
+    return 1 - xy / xx;  // how much smaller they became
+  };
+  for (const char* name : {"q2_k", "q3_k", "q4_k", "q4_0", "q4_1", "iq4_xs"}) {
+    const BlockCodec& c = *find_codec(name);
+    const auto plain = round_trip(c.type, x);
+    const auto directed = round_trip(c.type, x, {.emphasis = Emphasis::direction});
+    const auto block = static_cast<size_t>(c.block_values);
+    EXPECT_LT(directed_error(x, directed, block), directed_error(x, plain, block)) << name;
+    EXPECT_GT(weighted_error(x, directed), weighted_error(x, plain)) << name;
+    EXPECT_LT(std::fabs(along(directed)), 0.75 * std::fabs(along(plain))) << name;
+  }
+  EXPECT_STREQ(to_string(Emphasis::direction), "direction");
+}
+
 }  // namespace
 }  // namespace narrow

@@ -44,7 +44,7 @@ class OffsetEncoder {
   using Record = OffsetRecord<kGroups>;
 
   OffsetEncoder(const float* x, const float* importance, EncodeMethod method, Emphasis emphasis)
-      : scaled_(x, kSuper, x_), method_(method) {
+      : scaled_(x, kSuper, x_), method_(method), emphasis_(emphasis) {
     error_weights(method == EncodeMethod::rtn ? nullptr : importance, x_, kSuper,
                   method == EncodeMethod::rtn ? Emphasis::none : emphasis, w_);
     for (int g = 0; g < kGroups; ++g) {
@@ -153,7 +153,18 @@ class OffsetEncoder {
       best_error = error;
       if (little || !refit(sums, r)) break;
     }
+    widen(best, best_error);
     return best;
+  }
+
+  void widen(Record& r, float error) const {
+    float squares = 0;
+    for (const G& g : groups_) squares += g.sum_wxx;
+    const float factor = direction_factor(emphasis_, error, squares);
+    r.d *= factor;
+    r.dmin *= factor;
+    scaled_.store(r.d);
+    scaled_.store(r.dmin);
   }
 
   /// d and dmin by least squares over the whole block, for the codes behind `sums`.
@@ -194,6 +205,7 @@ class OffsetEncoder {
   alignas(16) float w_[kSuper];
   ScaledBlock scaled_;
   EncodeMethod method_;
+  Emphasis emphasis_;
   std::array<G, kGroups> groups_;
 };
 

@@ -17,14 +17,16 @@ constexpr int kVectors = kSmall / 8;
 /// One block brought to magnitude 1, with weights.
 class SmallBlock {
  public:
-  SmallBlock(const float* x, const float* importance, EncodeMethod method, Emphasis emphasis)
-      : scaled_(x, kSmall, x_) {
+  SmallBlock(const float* x, const float* importance, EncodeMethod method,
+             Emphasis emphasis_of_errors)
+      : emphasis(emphasis_of_errors), scaled_(x, kSmall, x_) {
     const bool rtn = method == EncodeMethod::rtn;
     error_weights(rtn ? nullptr : importance, x_, kSmall, rtn ? Emphasis::none : emphasis, w_);
     group.load(x_, w_);
   }
   Half store(float& scale) const { return scaled_.store(scale); }
 
+  Emphasis emphasis;
   Group<kVectors> group;
 
  private:
@@ -56,6 +58,8 @@ Half encode_symmetric(const SmallBlock& block, const Grid& grid, float extreme, 
       stored = next_stored;
       error = next_error;
     }
+    d *= direction_factor(block.emphasis, error, g.sum_wxx);
+    stored = block.store(d);
   }
   codes_at(g, grid, d, 0, codes);
   return stored;
@@ -93,6 +97,10 @@ ScaleOffset encode_with_offset(const SmallBlock& block, float max_code, EncodeMe
       m = next_m;
       stored = {half_d, half_m};
     }
+    const float factor = direction_factor(block.emphasis, error, g.sum_wxx);
+    d *= factor;
+    m *= factor;
+    stored = {block.store(d), block.store(m)};
   }
   codes_at(g, grid, d, m, codes);
   return stored;

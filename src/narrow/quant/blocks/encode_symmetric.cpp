@@ -49,7 +49,7 @@ class SymmetricEncoder {
   static constexpr int kGroups = kSuper / kGroupValues;
 
   SymmetricEncoder(const float* x, const float* importance, EncodeMethod method, Emphasis emphasis)
-      : scaled_(x, kSuper, x_), method_(method) {
+      : scaled_(x, kSuper, x_), method_(method), emphasis_(emphasis) {
     const bool rtn = method == EncodeMethod::rtn;
     error_weights(rtn ? nullptr : importance, x_, kSuper, rtn ? Emphasis::none : emphasis, w_);
     for (int g = 0; g < kGroups; ++g) {
@@ -125,6 +125,10 @@ class SymmetricEncoder {
       if (d == r.d) break;
       r.d = d;
     }
+    float squares = 0;
+    for (const auto& g : groups_) squares += g.sum_wxx;
+    best.d *= direction_factor(emphasis_, best_error, squares);
+    scaled_.store(best.d);
     return best;
   }
 
@@ -153,6 +157,7 @@ class SymmetricEncoder {
   alignas(16) float w_[kSuper];
   ScaledBlock scaled_;
   EncodeMethod method_;
+  Emphasis emphasis_;
   std::array<Group<T::kVectors>, kGroups> groups_;
 };
 

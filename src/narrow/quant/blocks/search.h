@@ -26,19 +26,23 @@ struct Group {
   F8 wx[kVectors];
   float sum_w = 0;
   float sum_wx = 0;
+  float sum_wxx = 0;
 
   void load(const float* values, const float* weights) {
     F8 sw = F8::all(0);
     F8 swx = F8::all(0);
+    F8 swxx = F8::all(0);
     for (int v = 0; v < kVectors; ++v) {
       x[v] = F8::load(values + 8 * v);
       w[v] = F8::load(weights + 8 * v);
       wx[v] = w[v] * x[v];
       sw = sw + w[v];
       swx = swx + wx[v];
+      swxx = swxx + wx[v] * x[v];
     }
     sum_w = sw.sum();
     sum_wx = swx.sum();
+    sum_wxx = swxx.sum();
   }
 };
 

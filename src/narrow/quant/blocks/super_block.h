@@ -3,6 +3,7 @@
 // are rounded to the binary16 they are stored in. Internal to quant/blocks.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "narrow/core/half.h"
@@ -34,6 +35,13 @@ class ScaledBlock {
 /// of its mean, times the emphasis. Their mean is about 1.
 void error_weights(const float* importance, const float* scaled_x, int count, Emphasis emphasis,
                    float* out);
+
+/// What scales are multiplied by for Emphasis::direction (else 1): `error` is the least-squares
+/// fit's, `squares` the weighted squares of the values.
+inline float direction_factor(Emphasis emphasis, float error, float squares) {
+  if (emphasis != Emphasis::direction || !(error > 0) || !(squares > 0)) return 1.0f;
+  return 2 / (1 + std::max(1 - error / squares, 0.5f));  // half: such a block is lost anyway
+}
 
 /// 1 / scale, or 0 for a scale too small to divide by.
 inline float inverse(float scale) {
