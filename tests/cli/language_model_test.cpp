@@ -128,5 +128,30 @@ TEST(CliBench, MeasuresALanguageModel) {
   EXPECT_NE(wrong.err.find("exceed the context of 512"), std::string::npos) << wrong.err;
 }
 
+TEST(CliCalibrate, StatisticsForQuantize) {
+  const TemporaryFolder folder;
+  const std::string text = text_in(folder);
+  const std::string stats = (folder.path() / "stats.gguf").string();
+  const auto calibrate = [&](std::vector<std::string> more) {
+    std::vector<std::string> command{"calibrate", kModel, "--data",    text,
+                                     "-o",        stats,  "--context", "64"};
+    command.insert(command.end(), more.begin(), more.end());
+    return narrow_json(command);
+  };
+  const Json first = calibrate({"--chunks", "2"});
+  EXPECT_EQ(first["chunks"], 2);
+  EXPECT_EQ(first["matrices"], 56);
+  const Json second = calibrate({"--chunks", "3", "--resume"});
+  EXPECT_EQ(second["resumed_chunks"], 2);
+  EXPECT_EQ(second["chunks"], 3);
+  const std::string output = (folder.path() / "q.gguf").string();
+  const Json q = narrow_json({"quantize", kModel, "-o", output, "--format", "q4_0", "--method",
+                              "importance", "--statistics", stats});
+  EXPECT_EQ(q["method"], "importance");
+  const Outcome other =
+      narrow_program({"calibrate", kModel, "--data", "text:/absent", "-o", stats});
+  EXPECT_EQ(other.code, 3);
+}
+
 }  // namespace
 }  // namespace narrow::testing
