@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 // Floats times weights in blocks (BlockFloatArgs): a stretch of a panel is unpacked to codes of 8
-// bits, becomes floats in registers and meets some rows of x. Four sums side by side, by k modulo
-// 4, are put together at the end of each stretch, so the order of a sum depends on k alone.
-// Included behind block_gemm_body.h.
+// bits, becomes floats in registers and meets some rows of x. kFloatSums sums side by side, by k
+// modulo their number, are put together at the end of each stretch, so the order of a sum depends
+// on k alone. Included behind block_gemm_body.h.
 #pragma once
 
 /// R rows times one unpacked panel.
 template <int64_t Group, int R>
 void float_tile(const BlockFloatArgs& a, const Stretch& w, int64_t r, int64_t first,
                 const TileOutput& out) {
-  Floats sums[R][4];
+  Floats sums[R][kFloatSums];
 #pragma GCC unroll 8
   for (int i = 0; i < R; ++i) {
 #pragma GCC unroll 4
-    for (int j = 0; j < 4; ++j) sums[i][j] = zero_floats();
+    for (int j = 0; j < kFloatSums; ++j) sums[i][j] = zero_floats();
   }
   const float* x[R];
 #pragma GCC unroll 8
@@ -29,7 +29,8 @@ void float_tile(const BlockFloatArgs& a, const Stretch& w, int64_t r, int64_t fi
         const Floats weight = multiply_add(byte_of<kLane>(codes), scale, offset);
 #pragma GCC unroll 8
         for (int i = 0; i < R; ++i) {
-          sums[i][kLane] = multiply_add(set_all(x[i][4 * step + kLane]), weight, sums[i][kLane]);
+          Floats& sum = sums[i][kLane % kFloatSums];
+          sum = multiply_add(set_all(x[i][4 * step + kLane]), weight, sum);
         }
       });
     }
@@ -37,7 +38,8 @@ void float_tile(const BlockFloatArgs& a, const Stretch& w, int64_t r, int64_t fi
 #pragma GCC unroll 8
   for (int i = 0; i < R; ++i) {
     float* to = out.dst + i * out.ldc;
-    const Floats all = plus(plus(sums[i][0], sums[i][1]), plus(sums[i][2], sums[i][3]));
+    Floats all = plus(sums[i][0], sums[i][1]);
+    if constexpr (kFloatSums == 4) all = plus(all, plus(sums[i][2], sums[i][3]));
     store_floats(to, out.first ? all : plus(load_floats(to, out.columns), all), out.columns);
   }
 }

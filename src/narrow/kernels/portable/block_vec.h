@@ -6,6 +6,7 @@
 #define NARROW_LAMBDA
 
 constexpr int64_t kTilePanels = 1;
+constexpr int kFloatSums = 4;
 constexpr int kFloatRows = 1;
 constexpr int product_class(int) {
   return 8;

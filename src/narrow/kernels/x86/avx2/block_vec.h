@@ -11,7 +11,8 @@
 #define NARROW_LAMBDA __attribute__((always_inline))
 
 constexpr int64_t kTilePanels = 1;
-constexpr int kFloatRows = 1;  // with four sums of two registers
+constexpr int kFloatSums = 2;
+constexpr int kFloatRows = 3;  // with two sums of two registers: 12 of 16
 #if defined(__AVXVNNI__)
 /// Any code of 8 bits takes the same instruction.
 constexpr int product_class(int) {

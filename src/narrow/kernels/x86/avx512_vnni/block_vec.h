@@ -6,6 +6,7 @@
 #define NARROW_LAMBDA __attribute__((always_inline))
 
 constexpr int64_t kTilePanels = 2;
+constexpr int kFloatSums = 4;
 constexpr int kFloatRows = 6;  // with four sums each: 24 of 32 registers
 /// Any code of 8 bits takes the same instruction.
 constexpr int product_class(int) {
