@@ -235,6 +235,49 @@ TEST(BlockGemm, IsTheProductOfTheDecodedFloats) {
   }
 }
 
+/// Two or four sums of products, each rounded with every addition after it: k / 2 at most.
+TEST(BlockFloat, IsTheProductOfTheDecodedFloats) {
+  for (const BlockForm& form : block_forms()) {
+    const int64_t n = 35;
+    for (const int64_t m : {1, 2, 7, 13}) {
+      for (const int64_t blocks : {1, 3, 17}) {
+        const int64_t k = blocks * form.values;
+        const auto w = weights(form.type, n, k, Fill::noise, 31);
+        std::vector<float> decoded(static_cast<size_t>(n * k));
+        decode_rows(form.type, w, k, decoded);
+        const auto x = activations(m * k, Fill::noise, 32);
+        const PackedBlocks packed = pack_blocks(form.type, w, n, k);
+        for (const KernelSet* set : runnable_kernels()) {
+          GuardBuffer<float> guarded(x.size());
+          std::copy(x.begin(), x.end(), guarded.begin());
+          GuardBuffer<float> y(static_cast<size_t>(m * n));
+          run_block_float(*set, packed, guarded.data(), m, y.data());
+          std::vector<float> alone(static_cast<size_t>(n));
+          run_block_float(*set, packed, x.data() + (m - 1) * k, 1, alone.data());
+          for (int64_t i = 0; i < m * n; ++i) {
+            double sum = 0;
+            double magnitude = 0;
+            for (int64_t p = 0; p < k; ++p) {
+              const double term = static_cast<double>(x[static_cast<size_t>(i / n * k + p)]) *
+                                  static_cast<double>(decoded[static_cast<size_t>(i % n * k + p)]);
+              sum += term;
+              magnitude += std::fabs(term);
+            }
+            const double bound = (static_cast<double>(k) / 2 + 4) * magnitude *
+                                 static_cast<double>(std::numeric_limits<float>::epsilon());
+            const float got = y[static_cast<size_t>(i)];
+            ASSERT_LE(std::fabs(static_cast<double>(got) - sum), bound)
+                << set->name << " " << to_string(form.type) << " k " << k;
+            if (i >= (m - 1) * n) {
+              ASSERT_EQ(got, alone[static_cast<size_t>(i % n)]) << set->name << " row " << m - 1;
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST(BlockGemm, NumbersThatAreNone) {
   const int64_t k = 64;
   const int64_t n = 17;

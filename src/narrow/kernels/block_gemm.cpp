@@ -299,4 +299,31 @@ void run_block_gemm(const KernelSet& kernels, const PackedBlocks& w, const float
   });
 }
 
+void run_block_float(const KernelSet& kernels, const PackedBlocks& w, const float* x, int64_t m,
+                     float* y) {
+  if (m == 0 || w.n == 0) return;
+  if (w.k == 0) {
+    std::fill(y, y + m * w.n, 0.0F);
+    return;
+  }
+  constexpr int64_t kBlockMacs = 2'000'000;  // some 50 us
+  const int64_t panels = (w.n + kPanel - 1) / kPanel;
+  const int64_t width = std::max<int64_t>(1, kBlockMacs / (m * w.k * kPanel));
+  parallel_for(panels, width, [&](int64_t begin, int64_t end) {
+    BlockFloatArgs args;
+    args.kernel = w.kernel;
+    args.weights = reinterpret_cast<const uint8_t*>(w.weights.raw()) + begin * w.panel_bytes;
+    args.panel_bytes = w.panel_bytes;
+    args.codes_offset = w.codes_offset;
+    args.k = w.k;
+    args.n = std::min(w.n, end * kPanel) - begin * kPanel;
+    args.m = m;
+    args.x = x;
+    args.ldx = w.k;
+    args.dst = y + begin * kPanel;
+    args.ldc = w.n;
+    kernels.block_float(args);
+  });
+}
+
 }  // namespace narrow::kernels

@@ -36,4 +36,8 @@ size_t block_gemm_scratch_bytes(const KernelSet& kernels, const PackedBlocks& w,
 void run_block_gemm(const KernelSet& kernels, const PackedBlocks& w, const float* x, int64_t m,
                     float* y, std::span<std::byte> scratch);
 
+/// The same product with x as it is, in float (narrow.WBlockGemm).
+void run_block_float(const KernelSet& kernels, const PackedBlocks& w, const float* x, int64_t m,
+                     float* y);
+
 }  // namespace narrow::kernels

@@ -28,11 +28,13 @@ constexpr int64_t kStretchRuns = kStretch / kRun;
 
 enum class ScaleKind { plain, bytes, nibbles };
 
-template <int Bits, int64_t Values, int64_t Group, bool Table, bool Offset, ScaleKind Kind>
+template <int Bits, int64_t Values, int64_t Group, int Zero, bool Table, bool Offset,
+          ScaleKind Kind>
 struct Form {
   static constexpr int kBits = Bits;
   static constexpr int64_t kValues = Values;
   static constexpr int64_t kGroup = Group;
+  static constexpr float kZero = Zero;  // the code of 0; of looked-up integers, which are + 128
   static constexpr bool kTable = Table;
   static constexpr bool kOffset = Offset;
   static constexpr ScaleKind kKind = Kind;
@@ -47,18 +49,18 @@ struct Form {
   static constexpr int64_t kAhead = bytes_ahead(Bits);
 };
 
-using Q4_0 = Form<4, 32, 32, false, false, ScaleKind::plain>;
-using Q4_1 = Form<4, 32, 32, false, true, ScaleKind::plain>;
-using Q5_0 = Form<5, 32, 32, false, false, ScaleKind::plain>;
-using Q5_1 = Form<5, 32, 32, false, true, ScaleKind::plain>;
-using Q8_0 = Form<8, 32, 32, false, false, ScaleKind::plain>;
-using Iq4Nl = Form<4, 32, 32, true, false, ScaleKind::plain>;
-using Q2K = Form<2, kSuper, 16, false, true, ScaleKind::nibbles>;
-using Q3K = Form<3, kSuper, 16, false, false, ScaleKind::bytes>;
-using Q4K = Form<4, kSuper, 32, false, true, ScaleKind::bytes>;
-using Q5K = Form<5, kSuper, 32, false, true, ScaleKind::bytes>;
-using Q6K = Form<6, kSuper, 16, false, false, ScaleKind::bytes>;
-using Iq4Xs = Form<4, kSuper, 32, true, false, ScaleKind::bytes>;
+using Q4_0 = Form<4, 32, 32, 8, false, false, ScaleKind::plain>;
+using Q4_1 = Form<4, 32, 32, 0, false, true, ScaleKind::plain>;
+using Q5_0 = Form<5, 32, 32, 16, false, false, ScaleKind::plain>;
+using Q5_1 = Form<5, 32, 32, 0, false, true, ScaleKind::plain>;
+using Q8_0 = Form<8, 32, 32, 128, false, false, ScaleKind::plain>;
+using Iq4Nl = Form<4, 32, 32, 128, true, false, ScaleKind::plain>;
+using Q2K = Form<2, kSuper, 16, 0, false, true, ScaleKind::nibbles>;
+using Q3K = Form<3, kSuper, 16, 4, false, false, ScaleKind::bytes>;
+using Q4K = Form<4, kSuper, 32, 0, false, true, ScaleKind::bytes>;
+using Q5K = Form<5, kSuper, 32, 0, false, true, ScaleKind::bytes>;
+using Q6K = Form<6, kSuper, 16, 32, false, false, ScaleKind::bytes>;
+using Iq4Xs = Form<4, kSuper, 32, 128, true, false, ScaleKind::bytes>;
 
 /// Step J of a run as codes of 8 bits.
 template <class F, int J>
@@ -175,10 +177,13 @@ struct Stretch {
   int64_t runs;
 };
 
-/// Values [first, first + 32 * runs) of one panel.
-template <class F>
-inline void unpack(const BlockGemmArgs& a, const uint8_t* panel, int64_t first, int64_t slot,
-                   Stretch& to) {
+/// What float weights need beside the scale.
+enum class Wanted { codes, floats };
+
+/// Values [first, first + 32 * runs) of one panel. For floats, zeros become offsets: they are
+/// powers of two, so that scale * code + offset is still the decoded value, rounded once.
+template <class F, Wanted For, class Args>
+inline void unpack(const Args& a, const uint8_t* panel, int64_t first, int64_t slot, Stretch& to) {
   constexpr int kParts = static_cast<int>(kRun / F::kGroup);
   const uint8_t* codes = panel + a.codes_offset + first / kRun * F::kRunBytes;
   const uint8_t* block = panel + first / F::kValues * F::kScaleBytes;
@@ -193,9 +198,17 @@ inline void unpack(const BlockGemmArgs& a, const uint8_t* panel, int64_t first, 
         store_codes(out + kPlane * kStep, codes_of<F, kStep>(codes));
       });
       for (int64_t part = 0; part < kParts; ++part, scale += kPanel, offset += kPanel) {
-        store_floats(scale, scales.scale(run * kParts + part), kPanel);
+        const Floats s = scales.scale(run * kParts + part);
+        store_floats(scale, s, kPanel);
         if constexpr (F::kOffset) {
           store_floats(offset, scales.offset(run * kParts + part), kPanel);
+        } else if constexpr (For == Wanted::floats) {
+          store_floats(offset, multiply(s, set_all(-F::kZero)), kPanel);
+        }
+      }
+      if constexpr (For == Wanted::floats) {
+        for (int64_t b = 0; b < F::kRunBytes; b += kPlane) {
+          __builtin_prefetch(codes + F::kAhead + b, 0, 2);
         }
       }
       codes += F::kRunBytes;
@@ -340,7 +353,7 @@ void gemm(const BlockGemmArgs& a) {
       const int64_t left = (a.n - column + kPanel - 1) / kPanel;
       const int64_t panels = left < kTilePanels ? left : kTilePanels;
       for (int64_t j = 0; j < panels; ++j) {
-        unpack<F>(a, a.weights + (column / kPanel + j) * a.panel_bytes, first, j, w);
+        unpack<F, Wanted::codes>(a, a.weights + (column / kPanel + j) * a.panel_bytes, first, j, w);
       }
       if (panels == kTilePanels) {
         rows_times<F::kClass, F::kGroup, F::kOffset, kTilePanels>(a, w, column, first);
@@ -351,31 +364,37 @@ void gemm(const BlockGemmArgs& a) {
   }
 }
 
-inline void block_gemm_body(const BlockGemmArgs& a) {
-  switch (a.kernel) {
+/// body(std::type_identity<form>{}) for the form of a kernel.
+template <class Body>
+NARROW_INLINE void for_form(BlockKernel kernel, const Body& body) {
+  switch (kernel) {
     case BlockKernel::q4_0:
-      return gemm<Q4_0>(a);
+      return body(std::type_identity<Q4_0>{});
     case BlockKernel::q4_1:
-      return gemm<Q4_1>(a);
+      return body(std::type_identity<Q4_1>{});
     case BlockKernel::q5_0:
-      return gemm<Q5_0>(a);
+      return body(std::type_identity<Q5_0>{});
     case BlockKernel::q5_1:
-      return gemm<Q5_1>(a);
+      return body(std::type_identity<Q5_1>{});
     case BlockKernel::q8_0:
-      return gemm<Q8_0>(a);
+      return body(std::type_identity<Q8_0>{});
     case BlockKernel::iq4_nl:
-      return gemm<Iq4Nl>(a);
+      return body(std::type_identity<Iq4Nl>{});
     case BlockKernel::q2_k:
-      return gemm<Q2K>(a);
+      return body(std::type_identity<Q2K>{});
     case BlockKernel::q3_k:
-      return gemm<Q3K>(a);
+      return body(std::type_identity<Q3K>{});
     case BlockKernel::q4_k:
-      return gemm<Q4K>(a);
+      return body(std::type_identity<Q4K>{});
     case BlockKernel::q5_k:
-      return gemm<Q5K>(a);
+      return body(std::type_identity<Q5K>{});
     case BlockKernel::q6_k:
-      return gemm<Q6K>(a);
+      return body(std::type_identity<Q6K>{});
     case BlockKernel::iq4_xs:
-      return gemm<Iq4Xs>(a);
+      return body(std::type_identity<Iq4Xs>{});
   }
+}
+
+inline void block_gemm_body(const BlockGemmArgs& a) {
+  for_form(a.kernel, [&]<class F>(std::type_identity<F>) { gemm<F>(a); });
 }

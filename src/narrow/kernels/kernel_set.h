@@ -33,6 +33,7 @@ struct KernelSet {
   AttendFn attend;
   QuantizeBlocksFn quantize_blocks;
   BlockGemmFn block_gemm;
+  BlockFloatFn block_float;
   int64_t block_tile;  // rows of BlockRows that lie side by side
 };
 

@@ -351,4 +351,21 @@ struct BlockGemmArgs {
 };
 using BlockGemmFn = void (*)(const BlockGemmArgs& args) noexcept;
 
+/// dst[r][c] = sum over k: x[r][k] * w[c][k] in float with the weights as decode gives them, with
+/// FMA where there is one. The order of a sum depends on k alone.
+struct BlockFloatArgs {
+  BlockKernel kernel;
+  const uint8_t* weights;  // first panel
+  int64_t panel_bytes;
+  int64_t codes_offset;
+  int64_t k;
+  int64_t n;
+  int64_t m;
+  const float* x;
+  int64_t ldx;
+  float* dst;
+  int64_t ldc;
+};
+using BlockFloatFn = void (*)(const BlockFloatArgs& args) noexcept;
+
 }  // namespace narrow::kernels

@@ -19,6 +19,8 @@ namespace {
 #include "narrow/kernels/portable/block_vec.h"
 // The body follows.
 #include "narrow/kernels/block_gemm_body.h"
+// Behind it.
+#include "narrow/kernels/block_float_body.h"
 
 void quantize_run(const float* x, float* scale, int8_t* codes) {
   uint32_t largest = 0;
@@ -73,6 +75,10 @@ void quantize_blocks(const QuantizeBlocksArgs& args) noexcept {
 
 void block_gemm(const BlockGemmArgs& args) noexcept {
   block_gemm_body(args);
+}
+
+void block_float(const BlockFloatArgs& args) noexcept {
+  block_float_body(args);
 }
 
 }  // namespace narrow::kernels::portable

@@ -6,6 +6,8 @@
 #define NARROW_LAMBDA
 
 constexpr int64_t kTilePanels = 1;
+constexpr int kFloatSums = 4;
+constexpr int kFloatRows = 1;
 constexpr int product_class(int) {
   return 8;
 }
@@ -127,6 +129,14 @@ inline Floats negated(const Floats& x) {
 }
 inline Floats multiply(const Floats& a, const Floats& b) {
   return each([&](int i) { return a.at[i] * b.at[i]; });
+}
+/// Byte I of each row's four.
+template <int I>
+inline Floats byte_of(const Codes& c) {
+  return each([&](int i) { return static_cast<float>(c.at[4 * i + I]); });
+}
+inline Floats plus(const Floats& a, const Floats& b) {
+  return each([&](int i) { return a.at[i] + b.at[i]; });
 }
 /// a * b + c, rounded once.
 inline Floats multiply_add(const Floats& a, const Floats& b, const Floats& c) {

@@ -18,6 +18,8 @@ namespace {
 #include "narrow/kernels/x86/avx2/block_vec.h"
 // The body follows.
 #include "narrow/kernels/block_gemm_body.h"
+// Behind it.
+#include "narrow/kernels/block_float_body.h"
 
 __m256i magnitude(__m256 x) {
   return _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(0x7fffffff));
@@ -92,6 +94,10 @@ void quantize_blocks(const QuantizeBlocksArgs& args) noexcept {
 
 void block_gemm(const BlockGemmArgs& args) noexcept {
   block_gemm_body(args);
+}
+
+void block_float(const BlockFloatArgs& args) noexcept {
+  block_float_body(args);
 }
 
 }  // namespace narrow::kernels::avx2

@@ -11,6 +11,8 @@
 #define NARROW_LAMBDA __attribute__((always_inline))
 
 constexpr int64_t kTilePanels = 1;
+constexpr int kFloatSums = 2;
+constexpr int kFloatRows = 3;  // with two sums of two registers: 12 of 16
 #if defined(__AVXVNNI__)
 /// Any code of 8 bits takes the same instruction.
 constexpr int product_class(int) {
@@ -235,6 +237,20 @@ inline Floats negated(const Floats& x) {
 }
 inline Floats multiply(const Floats& a, const Floats& b) {
   return {_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)};
+}
+template <int I>
+inline __attribute__((always_inline)) __m256 byte_of(__m256i c) {
+  if constexpr (I > 0) c = _mm256_srli_epi32(c, 8 * I);
+  if constexpr (I < 3) c = _mm256_and_si256(c, _mm256_set1_epi32(255));
+  return _mm256_cvtepi32_ps(c);
+}
+/// Byte I of each row's four.
+template <int I>
+inline __attribute__((always_inline)) Floats byte_of(const Codes& c) {
+  return {byte_of<I>(c.lo), byte_of<I>(c.hi)};
+}
+inline Floats plus(const Floats& a, const Floats& b) {
+  return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)};
 }
 /// a * b + c, rounded once.
 inline Floats multiply_add(const Floats& a, const Floats& b, const Floats& c) {

@@ -27,6 +27,7 @@ void half_gemm(const HalfGemmArgs& args) noexcept;
 void attend(const AttendArgs& args) noexcept;
 void quantize_blocks(const QuantizeBlocksArgs& args) noexcept;
 void block_gemm(const BlockGemmArgs& args) noexcept;
+void block_float(const BlockFloatArgs& args) noexcept;
 inline constexpr int64_t kBlockTile = 4;
 
 /// The epilogue of a tile of `rows` rows and one panel from memory, sums [rows][16] without their

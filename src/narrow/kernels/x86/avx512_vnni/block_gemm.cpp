@@ -18,6 +18,8 @@ namespace {
 #include "narrow/kernels/x86/avx512_vnni/block_vec.h"
 // The body follows.
 #include "narrow/kernels/block_gemm_body.h"
+// Behind it.
+#include "narrow/kernels/block_float_body.h"
 
 __m512i magnitude(__m512 x) {
   return _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7fffffff));
@@ -128,6 +130,10 @@ void quantize_blocks(const QuantizeBlocksArgs& args) noexcept {
 
 void block_gemm(const BlockGemmArgs& args) noexcept {
   block_gemm_body(args);
+}
+
+void block_float(const BlockFloatArgs& args) noexcept {
+  block_float_body(args);
 }
 
 }  // namespace narrow::kernels::avx512_vnni

@@ -6,6 +6,8 @@
 #define NARROW_LAMBDA __attribute__((always_inline))
 
 constexpr int64_t kTilePanels = 2;
+constexpr int kFloatSums = 4;
+constexpr int kFloatRows = 6;  // with four sums each: 24 of 32 registers
 /// Any code of 8 bits takes the same instruction.
 constexpr int product_class(int) {
   return 8;
@@ -116,6 +118,16 @@ inline Floats negated(Floats x) {
 }
 inline Floats multiply(Floats a, Floats b) {
   return _mm512_mul_ps(a, b);
+}
+/// Byte I of each row's four.
+template <int I>
+inline __attribute__((always_inline)) Floats byte_of(Codes c) {
+  if constexpr (I > 0) c = _mm512_srli_epi32(c, 8 * I);
+  if constexpr (I < 3) c = _mm512_and_si512(c, _mm512_set1_epi32(255));
+  return _mm512_cvtepi32_ps(c);
+}
+inline Floats plus(Floats a, Floats b) {
+  return _mm512_add_ps(a, b);
 }
 /// a * b + c, rounded once.
 inline Floats multiply_add(Floats a, Floats b, Floats c) {

@@ -28,6 +28,7 @@ void half_gemm(const HalfGemmArgs& args) noexcept;
 void attend(const AttendArgs& args) noexcept;
 void quantize_blocks(const QuantizeBlocksArgs& args) noexcept;
 void block_gemm(const BlockGemmArgs& args) noexcept;
+void block_float(const BlockFloatArgs& args) noexcept;
 inline constexpr int64_t kBlockTile = 6;
 
 }  // namespace narrow::kernels::avx512_vnni

@@ -179,7 +179,25 @@ class ReferenceFloatProduct final : public BlockProduct {
   }
 };
 
-/// Some rows of w at a time become floats.
+class PanelFloatProduct final : public BlockProduct {
+ public:
+  PanelFloatProduct(const Graph& graph, const Node& node) : BlockProduct(graph, node) {
+    const Tensor& w = *graph.constant(node.inputs[1]);
+    packed_ = kernels::pack_blocks(type_, {w.raw(), w.bytes()}, n_, k_);
+  }
+  size_t packed_bytes() const override { return packed_.weights.bytes(); }
+  void run(RunContext& context) const override {
+    const int64_t m = rows(context.inputs[0].dims);
+    float* y = output(context);
+    kernels::run_block_float(kernels_, packed_, context.inputs[0].as<float>(), m, y);
+  }
+
+ private:
+  const kernels::KernelSet& kernels_ = kernels::best_kernels();
+  PackedBlocks packed_;
+};
+
+/// Some rows of w at a time become floats: for types that are no blocks.
 class KernelFloatProduct final : public BlockProduct {
  public:
   using BlockProduct::BlockProduct;
@@ -248,6 +266,7 @@ const OpImpl kRows[] = {
     {kDomain, kDynamicQuantize, "reference", accept_quantize, make<DynamicQuantize>},
     {kDomain, kBlockGemm, "panels", accept_kernel, make<KernelBlockGemm>},
     {kDomain, kBlockGemm, "reference", accept_codes, make<ReferenceBlockGemm>},
+    {kDomain, kWBlockGemm, "panels", accept_kernel, make<PanelFloatProduct>},
     {kDomain, kWBlockGemm, "dot", accept_float, make<KernelFloatProduct>},
     {kDomain, kWBlockGemm, "reference", accept_product, make<ReferenceFloatProduct>},
 };
