@@ -31,6 +31,7 @@ struct KernelSet {
   WgemmFn wgemm;
   HalfGemmFn half_gemm;
   AttendFn attend;
+  ActivateFn activate;
   QuantizeBlocksFn quantize_blocks;
   BlockGemmFn block_gemm;
   int64_t block_tile;  // rows of BlockRows that lie side by side
