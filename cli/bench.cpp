@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "narrow/evaluate/bench.h"
 
+#include <fmt/format.h>
+
 #include <memory>
 
 #include "commands.h"
 #include "inputs.h"
+#include "llm.h"
 #include "model.h"
+#include "narrow/core/error.h"
+#include "narrow/pipeline/weight_source.h"
 #include "narrow/report/results.h"
 
 namespace narrow::cli {
@@ -17,7 +22,8 @@ constexpr const char* kExamples =
     "\nExamples:\n"
     "  narrow bench model.onnx\n"
     "  narrow bench model.onnx --batch 32 --threads 1 --json\n"
-    "  narrow bench model.onnx --profile\n";
+    "  narrow bench model.onnx --profile\n"
+    "  narrow bench q4.gguf --prompt-tokens 256 --new-tokens 64 --threads 2\n";
 
 struct BenchFlags {
   std::string model;
@@ -29,9 +35,39 @@ struct BenchFlags {
   int64_t seed = 1;
   double seconds = 1;
   bool profile = false;
+  LlmBenchFlags llm;
 };
 
-void run_bench(const BenchFlags& flags, Context& context) {
+/// `given` are the flags of the other kind of model.
+void refuse(const std::vector<std::string>& given, const char* kind) {
+  if (given.empty()) return;
+  throw Error(ErrorCode::invalid_argument, fmt::format("{} is for {} alone", given.front(), kind),
+              "narrow bench --help shows which model takes which flags");
+}
+
+/// Which of these flags the user gave.
+std::vector<std::string> given_of(const CLI::App& command,
+                                  std::initializer_list<const char*> names) {
+  std::vector<std::string> given;
+  for (const char* name : names) {
+    if (command.count(name) > 0) given.emplace_back(name);
+  }
+  return given;
+}
+
+void run_bench(const BenchFlags& flags, const CLI::App& command, Context& context) {
+  if (is_language_model(flags.model)) {
+    refuse(
+        given_of(command, {"--batch", "--seconds", "--runs", "--warmup", "--input", "--profile"}),
+        "ONNX models");
+    LlmBenchFlags llm = flags.llm;
+    llm.model = flags.model;
+    llm.compute = flags.compute;
+    llm.seed = flags.seed;
+    return bench_language_model(llm, context);
+  }
+  refuse(given_of(command, {"--prompt-tokens", "--new-tokens", "--rounds", "--cache"}),
+         "language models");
   const Graph graph = load_model(flags.model);
   BenchOptions options;
   const int64_t fixed = fixed_batch(graph);
@@ -71,11 +107,20 @@ void add_bench(CLI::App& app, Context& context) {
       ->expected(1, -1)
       ->excludes(batch);
   command->add_flag("--profile", flags->profile, "Add the time of each node");
+  add_integer(*command, "--prompt-tokens", flags->llm.prompt_tokens, 1, 1 << 24,
+              "Language models: tokens of the prompt (default 256)");
+  add_integer(*command, "--new-tokens", flags->llm.new_tokens, 1, 1 << 24,
+              "Language models: tokens to make after it (default 64)");
+  add_integer(*command, "--rounds", flags->llm.rounds, 1, 1000,
+              "Language models: how often, the median counts (default 3)");
+  add_choice(*command, "--cache", flags->llm.cache, {"f16", "f32"},
+             "Language models: how keys and values are kept (default f16)");
   add_compute(*command, flags->compute);
   add_common_options(*command, context);
   command->footer(kExamples);
-  command->callback(
-      [flags, &context] { context.run = [flags, &context] { run_bench(*flags, context); }; });
+  command->callback([flags, command, &context] {
+    context.run = [flags, command, &context] { run_bench(*flags, *command, context); };
+  });
 }
 
 }  // namespace narrow::cli

@@ -19,7 +19,7 @@ constexpr const char* kExamples =
     "made, speeds to stderr. Special tokens in the prompt count as such.\n"
     "\nExamples:\n"
     "  narrow generate ./llama --prompt \"Once upon a time\"\n"
-    "  narrow generate q4.gguf --prompt-file question.txt --temperature 0 --max-tokens 500\n"
+    "  narrow generate q4.gguf --prompt-file question.txt --temperature 0 --tokens 500\n"
     "  narrow generate ./llama --prompt \"1. apples 2.\" --stop \"10.\" --seed 7 --json\n";
 
 struct GenerateFlags {
@@ -54,7 +54,7 @@ llm::CachedDecoder make_decoder(const llm::LanguageModel& model, const GenerateF
   if (flags.compute == "float") options.activations = llm::Activations::real;
   // No more memory than this text can take.
   const int64_t longest = flags.context > 0 ? flags.context : model.config().context;
-  options.capacity = std::min(longest, prompt_tokens + flags.options.max_tokens);
+  options.capacity = std::min(longest, prompt_tokens + flags.options.tokens);
   return llm::CachedDecoder(model, options);
 }
 
@@ -123,7 +123,7 @@ void add_generate(CLI::App& app, Context& context) {
   command->add_option("--prompt-file", flags->prompt_file, "A file with it")
       ->type_name("FILE")
       ->excludes(prompt);
-  add_integer(*command, "--max-tokens", flags->options.max_tokens, 1, 1 << 24,
+  add_integer(*command, "--tokens", flags->options.tokens, 1, 1 << 24,
               "Tokens to make (default 128)");
   add_sampling(*command, flags->options);
   add_integer(*command, "--seed", flags->seed, 0, INT64_MAX, "Of what is drawn (default 1)");

@@ -2,6 +2,7 @@
 // What the commands do with language models.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -27,6 +28,18 @@ void add_llm_flags(CLI::App& command, LlmFlags& flags);
 /// Those of add_llm_flags() that were given, as typed.
 std::vector<std::string> given_llm_flags(const LlmFlags& flags);
 void quantize_language_model(const LlmFlags& flags, Context& context);
+
+/// `bench`: the flags that count for language models.
+struct LlmBenchFlags {
+  std::string model;
+  std::string compute;
+  std::string cache = "f16";
+  int64_t prompt_tokens = 256;
+  int64_t new_tokens = 64;
+  int64_t rounds = 3;
+  int64_t seed = 1;
+};
+void bench_language_model(const LlmBenchFlags& flags, Context& context);
 
 /// `inspect`: architecture, sizes, types, tensors, metadata.
 struct WeightsView {

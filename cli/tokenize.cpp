@@ -9,7 +9,7 @@
 #include "model.h"
 #include "narrow/core/error.h"
 #include "narrow/core/file.h"
-#include "narrow/llm/gguf_metadata_tokenizer.h"
+#include "narrow/llm/model_tokenizer.h"
 #include "narrow/llm/tokenizer/tokenizer.h"
 #include "narrow/report/table.h"
 

@@ -11,14 +11,19 @@ if(NARROW_WITH_OPENMP)
 endif()
 
 add_library(narrow_flags INTERFACE)
-target_include_directories(narrow_flags INTERFACE ${PROJECT_SOURCE_DIR}/src)
+target_include_directories(narrow_flags INTERFACE
+  $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/src> $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
+target_compile_features(narrow_flags INTERFACE cxx_std_20)
 # No contraction: the integer contract fixes every rounding, also that of a multiply before an add.
-target_compile_options(narrow_flags INTERFACE
-  -ffp-contract=off -fno-math-errno -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion
+target_compile_options(narrow_flags INTERFACE -ffp-contract=off)
+# What only concerns this project's own files; users of the installed package choose for themselves.
+set(own_options
+  -fno-math-errno -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion
   -Wold-style-cast -Wnon-virtual-dtor -Wno-missing-field-initializers)
 if(NARROW_WERROR)
-  target_compile_options(narrow_flags INTERFACE -Werror)
+  list(APPEND own_options -Werror)
 endif()
+target_compile_options(narrow_flags INTERFACE $<BUILD_INTERFACE:${own_options}>)
 if(NARROW_SANITIZE)
   target_compile_options(narrow_flags INTERFACE
     -fsanitize=${NARROW_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=undefined)
@@ -32,6 +37,8 @@ if(NARROW_WITH_OPENMP)
   target_link_libraries(narrow_flags INTERFACE OpenMP::OpenMP_CXX)
 endif()
 target_link_libraries(narrow_flags INTERFACE Threads::Threads)
+set_target_properties(narrow_flags PROPERTIES EXPORT_NAME flags)
+install(TARGETS narrow_flags EXPORT narrow_targets)
 
 # narrow_library(NAME folder DEPENDS other folders LINK system libraries): every .cpp below the folder.
 function(narrow_library name)
@@ -41,8 +48,10 @@ function(narrow_library name)
   if(NOT sources)
     add_library(narrow_${name} INTERFACE)
     target_link_libraries(narrow_${name} INTERFACE ${ARG_DEPENDS} narrow_flags ${ARG_LINK})
-    return()
+  else()
+    add_library(narrow_${name} STATIC ${sources})
+    target_link_libraries(narrow_${name} PUBLIC ${ARG_DEPENDS} narrow_flags PRIVATE ${ARG_LINK})
   endif()
-  add_library(narrow_${name} STATIC ${sources})
-  target_link_libraries(narrow_${name} PUBLIC ${ARG_DEPENDS} narrow_flags PRIVATE ${ARG_LINK})
+  set_target_properties(narrow_${name} PROPERTIES EXPORT_NAME ${name})
+  install(TARGETS narrow_${name} EXPORT narrow_targets)
 endfunction()

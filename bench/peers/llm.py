@@ -55,6 +55,14 @@ def narrow(*arguments):
     return json.loads(done.stdout) | {"wall_seconds": time.perf_counter() - start}
 
 
+class Rows(list):
+    """Rows of a table; each is shown on stderr as it comes, for the table may take an hour."""
+
+    def append(self, row):
+        print(" | ".join(map(str, row)), file=sys.stderr, flush=True)
+        super().append(row)
+
+
 def number(pattern, text):
     found = re.search(pattern, text)
     if not found:
@@ -126,7 +134,7 @@ def narrow_perplexity(model, *arguments, chunks=None, threads=2):
 
 def perplexity(work, threads):
     """The same files in both programs."""
-    rows = []
+    rows = Rows()
     files = []
     for name in ("novels-7m", "novels-gpt2"):
         files += [(novels(work, name), CHUNKS)]
@@ -156,7 +164,7 @@ def quality(work, threads):
         base = work / f"{name}.kld"
         llama_perplexity(model, "--kl-divergence-base", base, chunks=CHUNKS, threads=threads[-1])
         matrix = importance_matrix(model, threads[-1])
-        rows = []
+        rows = Rows()
         for form in FORMATS:
             for title, make in (
                     ("llama.cpp", lambda: llama_quantized(model, form)),
@@ -187,7 +195,7 @@ def spread(values, digits=2):
 
 def quantize_time(work, threads):
     model = random_model(work)
-    rows = []
+    rows = Rows()
     for form in ("q8_0", "q4_k_m"):
         for count in threads:
             theirs, ours, peak = [], [], [0, 0]
@@ -213,7 +221,7 @@ def speed(work, threads, rounds=5):
     models = [llama_quantized(novels(work), form)[0] for form in ("q8_0", "q4_k_m")]
     models += [llama_quantized(random_model(work), form)[0] for form in ("q8_0", "q4_k_m")]
     models += [gemma(work)] if gemma(work) else []
-    rows = []
+    rows = Rows()
     for model in models:
         for count in threads:
             prefill, decode, values, peak = [], [], [[], [], [], []], [0, 0]

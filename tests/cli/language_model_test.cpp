@@ -65,8 +65,8 @@ TEST(CliPerplexity, SaysWhatIsWrong) {
 }
 
 TEST(CliGenerate, ContinuesAText) {
-  const std::vector<std::string> command{"generate",     kModel, "--prompt",      "It was a dark",
-                                         "--max-tokens", "12",   "--temperature", "0"};
+  const std::vector<std::string> command{"generate", kModel, "--prompt",      "It was a dark",
+                                         "--tokens", "12",   "--temperature", "0"};
   const Json j = narrow_json(command);
   EXPECT_EQ(j["tokens"], 12);
   EXPECT_EQ(j["finish"], "length");
@@ -89,12 +89,12 @@ TEST(CliGenerate, DrawsBySeedAndFromAFile) {
   const auto path = folder.path() / "prompt.txt";
   write_text(path, "She said");
   const auto text = [&](const std::string& seed) {
-    return narrow_json({"generate", kModel, "--prompt-file", path.string(), "--max-tokens", "16",
+    return narrow_json({"generate", kModel, "--prompt-file", path.string(), "--tokens", "16",
                         "--seed", seed, "--threads", seed == "1" ? "1" : "2"})["text"];
   };
   EXPECT_EQ(text("1"), text("1"));
   EXPECT_NE(text("1"), text("2"));
-  EXPECT_EQ(narrow_json({"generate", kModel, "--max-tokens", "2"})["prompt_tokens"], 1);
+  EXPECT_EQ(narrow_json({"generate", kModel, "--tokens", "2"})["prompt_tokens"], 1);
 }
 
 TEST(CliGenerate, SaysWhatIsWrong) {
@@ -105,6 +105,27 @@ TEST(CliGenerate, SaysWhatIsWrong) {
   EXPECT_NE(o.err.find("do not fit a context of 1"), std::string::npos) << o.err;
   o = narrow_program({"generate", "/absent", "--prompt", "x"});
   EXPECT_EQ(o.code, 3);
+}
+
+TEST(CliBench, MeasuresALanguageModel) {
+  const Json j =
+      narrow_json({"bench", kModel, "--prompt-tokens", "20", "--new-tokens", "4", "--rounds", "1"});
+  for (const char* key : {"prefill_tokens_per_second", "decode_tokens_per_second",
+                          "achieved_gb_per_s", "memory_read_gb_per_s", "peak_rss_bytes"}) {
+    EXPECT_GT(j[key].get<double>(), 0) << key;
+  }
+  EXPECT_EQ(j["prompt_tokens"], 20);
+  EXPECT_EQ(j["ids"].size(), 4u);
+  const Outcome plain =
+      narrow_program({"bench", kModel, "--prompt-tokens", "8", "--new-tokens", "2"});
+  EXPECT_EQ(plain.code, 0);
+  EXPECT_NE(plain.out.find("GB/s"), std::string::npos) << plain.out;
+  Outcome wrong = narrow_program({"bench", kModel, "--batch", "2"});
+  EXPECT_EQ(wrong.code, 2);
+  EXPECT_NE(wrong.err.find("--batch is for ONNX models"), std::string::npos) << wrong.err;
+  wrong = narrow_program({"bench", kModel, "--prompt-tokens", "600"});
+  EXPECT_EQ(wrong.code, 2);
+  EXPECT_NE(wrong.err.find("exceed the context of 512"), std::string::npos) << wrong.err;
 }
 
 }  // namespace

@@ -116,7 +116,7 @@ TEST_F(LanguageModel, WrongCombinationsAreNamed) {
 }
 
 TEST_F(LanguageModel, KilledAndResumedGivesTheSameBytes) {
-  write_model(model_, 40);
+  write_model(model_, 16);
   const std::vector<std::string> command = {
       "quantize", model_, "-o", folder_.file("q.gguf"), "--format", "q4_k_m", "--threads", "1"};
   Process process(command);

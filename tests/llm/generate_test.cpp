@@ -152,7 +152,7 @@ class GenerateTest : public ::testing::Test {
   }
   static GenerateOptions greedy(int64_t tokens) {
     GenerateOptions o;
-    o.max_tokens = tokens;
+    o.tokens = tokens;
     o.sampling.temperature = 0;
     return o;
   }
@@ -180,7 +180,7 @@ TEST_F(GenerateTest, GreedyTakesTheMostLikelyOfTheWholeModel) {
 
 TEST_F(GenerateTest, StreamsTheTextThatItReturns) {
   GenerateOptions o;
-  o.max_tokens = 30;
+  o.tokens = 30;
   std::string streamed;
   int pieces = 0;
   const GenerateResult r = run(o, [&](std::string_view text) {

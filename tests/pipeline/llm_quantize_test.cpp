@@ -10,6 +10,7 @@
 #include "narrow/core/rng.h"
 #include "narrow/formats/gguf/gguf.h"
 #include "narrow/formats/gguf/importance.h"
+#include "narrow/formats/safetensors/safetensors.h"
 #include "narrow/pipeline/weight_journal.h"
 #include "pipeline_testing.h"
 
@@ -380,6 +381,57 @@ TEST_F(LlmQuantize, ANonFiniteWeightIsNamed) {
         << e.what();
   }
   EXPECT_EQ(files(), 1u) << "nothing is left";
+}
+
+/// A llama of one layer as a Hugging Face folder, bf16.
+void write_folder(const fs::path& folder) {
+  fs::create_directories(folder);
+  std::ofstream(folder / "config.json")
+      << R"({"model_type":"llama","hidden_size":256,"intermediate_size":512,
+          "num_hidden_layers":1,"num_attention_heads":4,"num_key_value_heads":2,"vocab_size":64,
+          "max_position_embeddings":64,"rms_norm_eps":1e-5,"rope_theta":10000.0,
+          "hidden_act":"silu","tie_word_embeddings":true})";
+  const std::string layer = "model.layers.0.";
+  const std::vector<TestTensor> tensors = {{"model.embed_tokens.weight", {64, 256}},
+                                           {"model.norm.weight", {256}},
+                                           {layer + "self_attn.q_proj.weight", {256, 256}},
+                                           {layer + "self_attn.k_proj.weight", {128, 256}},
+                                           {layer + "self_attn.v_proj.weight", {128, 256}},
+                                           {layer + "self_attn.o_proj.weight", {256, 256}},
+                                           {layer + "mlp.gate_proj.weight", {512, 256}},
+                                           {layer + "mlp.up_proj.weight", {512, 256}},
+                                           {layer + "mlp.down_proj.weight", {256, 512}},
+                                           {layer + "input_layernorm.weight", {256}},
+                                           {layer + "post_attention_layernorm.weight", {256}}};
+  std::map<std::string, Tensor> all;
+  Rng rng(5);
+  for (const TestTensor& t : tensors) {
+    Tensor tensor(DType::bfloat16, t.dims);
+    std::vector<float> x(static_cast<size_t>(num_elements(t.dims)));
+    for (float& v : x) v = static_cast<float>(rng.normal());
+    encode_rows(BlockType::bf16, x, t.dims.back(), {tensor.mutable_raw(), tensor.bytes()});
+    all.emplace(t.name, tensor);
+  }
+  write_safetensors(folder / "model.safetensors", all);
+}
+
+TEST_F(LlmQuantize, AFolderIsTheModelItConvertsTo) {
+  const fs::path folder = folder_.path() / "hf";
+  write_folder(folder);
+  LlmQuantizeJob convert = job("c.gguf", "");
+  convert.model = folder;
+  const WeightsReport converted = run_llm_quantize(convert);
+  EXPECT_EQ(converted.format, "bf16");
+  const GgufFile file = GgufFile::open(convert.output);
+  EXPECT_EQ(file.tensor_at("blk.0.attn_q.weight").type->name, std::string("BF16"));
+  EXPECT_EQ(file.tensor_at("blk.0.attn_norm.weight").type->name, std::string("F32"));
+  LlmQuantizeJob direct = job("a.gguf");
+  direct.model = folder;
+  LlmQuantizeJob by_file = job("b.gguf");
+  by_file.model = convert.output;
+  run_llm_quantize(direct);
+  run_llm_quantize(by_file);
+  EXPECT_TRUE(bytes_of(direct.output) == bytes_of(by_file.output));
 }
 
 TEST(LlmQuantizeText, RulesAndSizes) {

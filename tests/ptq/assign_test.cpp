@@ -245,7 +245,7 @@ TEST(Assign, RulesCannotAskForWhatTheTargetLacks) {
   expect_in(with("ort", {.weights = type("int4")}),
             "layer 'conv1': weights int4 does not fit target ort in static mode");
   expect_in(with("ort", {.activations = type("uint4")}), "activations uint4 does not fit");
-  expect_in(with("openvino", {.activations = type("int8")}), "symmetric for signed activations");
+  expect_in(with("openvino", {.activations = type("int8")}), "activations int8 does not fit");
   expect_in(with("tensorrt", {.weight_symmetry = Symmetry::asymmetric}),
             "layer 'conv1': target tensorrt needs weight_symmetry symmetric");
 }

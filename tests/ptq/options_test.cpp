@@ -167,13 +167,6 @@ TEST(Resolve, FillsWhatTheModeNeeds) {
   EXPECT_EQ(*twice.granularity, Granularity::per_group);
 }
 
-TEST(Resolve, SignedActivationsOfOpenVinoAreSymmetric) {
-  QuantizeOptions o = options_for("openvino");
-  EXPECT_EQ(*resolve(o).activation_symmetry, Symmetry::asymmetric);
-  o.activations = number_type_from_string("int8");
-  EXPECT_EQ(*resolve(o).activation_symmetry, Symmetry::symmetric);
-}
-
 TEST(Resolve, RefusesContradictions) {
   const auto with = [](const char* target, Mode mode, auto&& change) {
     QuantizeOptions o = options_for(target, mode);
@@ -194,12 +187,8 @@ TEST(Resolve, RefusesContradictions) {
   expect_in(
       with("tensorrt", Mode::static_, [](O& o) { o.activation_symmetry = Symmetry::asymmetric; }),
       "needs activation_symmetry symmetric");
-  expect_in(with("openvino", Mode::static_,
-                 [&](O& o) {
-                   o.activations = type("int8");
-                   o.activation_symmetry = Symmetry::asymmetric;
-                 }),
-            "needs activation_symmetry symmetric for signed activations");
+  expect_in(with("openvino", Mode::static_, [&](O& o) { o.activations = type("int8"); }),
+            "activations int8 does not fit target openvino");
   expect_in(with("openvino", Mode::static_, [](O& o) { o.weight_symmetry = Symmetry::asymmetric; }),
             "needs weight_symmetry symmetric");
   expect_in(with("cmsis", Mode::weight_only, [](O&) {}), "has no weight_only mode");

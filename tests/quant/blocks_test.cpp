@@ -10,6 +10,7 @@
 #include <sstream>
 #include <vector>
 
+#include "narrow/core/cpu.h"
 #include "narrow/core/error.h"
 #include "narrow/core/half.h"
 #include "narrow/core/parallel.h"
@@ -331,6 +332,72 @@ TEST(BlockCodecs, ReferenceErrors) {
     EXPECT_LT(error, 1.02 * r.mse) << r.name;
     EXPECT_GT(error, 0.9 * r.mse) << r.name << ": the table wants a better figure";
   }
+}
+
+TEST_P(Blocks, EveryInstructionSetWritesTheSameBytes) {
+  struct Restore {
+    Isa isa = active_isa();
+    ~Restore() { set_isa(isa); }
+  } const restore;
+  const BlockType type = GetParam();
+  std::vector<float> x = normal_values(4096, 21, 0.02f);
+  std::fill(x.begin(), x.begin() + 300, 0.0f);
+  for (size_t i = 300; i < 600; ++i) x[i] *= 1e-37f;
+  for (size_t i = 700; i < 800; ++i) x[i] *= 1e20f;
+  std::vector<float> importance = normal_values(x.size(), 22);
+  for (float& v : importance) v *= v;
+  for (const EncodeMethod method : {EncodeMethod::rtn, EncodeMethod::mse}) {
+    for (const Emphasis e : {Emphasis::none, Emphasis::magnitude, Emphasis::direction}) {
+      const EncodeOptions options{.method = method, .emphasis = e, .importance = importance};
+      set_isa(Isa::scalar);
+      const auto plain = encoded(type, x, options);
+      for (const Isa isa : supported_isas()) {
+        set_isa(isa);
+        EXPECT_TRUE(encoded(type, x, options) == plain) << to_string(isa) << " " << to_string(e);
+      }
+    }
+  }
+}
+
+/// What Emphasis::direction minimises, summed over blocks.
+double directed_error(std::span<const float> x, std::span<const float> y, size_t block) {
+  double total = 0;
+  for (size_t b = 0; b < x.size(); b += block) {
+    double errors = 0;
+    double along = 0;
+    double squares = 0;
+    for (size_t i = b; i < b + block; ++i) {
+      const double e = static_cast<double>(y[i]) - x[i];
+      errors += e * e;
+      along += x[i] * e;
+      squares += static_cast<double>(x[i]) * x[i];
+    }
+    total += errors + along * along / squares;
+  }
+  return total;
+}
+
+TEST(BlockEmphasis, DirectionKeepsTheSizeOfTheWeights) {
+  const std::vector<float> x = normal_values(1 << 14, 11, 0.02f);
+  const auto along = [&](std::span<const float> y) {
+    double xy = 0;
+    double xx = 0;
+    for (size_t i = 0; i < x.size(); ++i) {
+      xy += static_cast<double>(x[i]) * y[i];
+      xx += static_cast<double>(x[i]) * x[i];
+    }
+    return 1 - xy / xx;  // how much smaller they became
+  };
+  for (const char* name : {"q2_k", "q3_k", "q4_k", "q4_0", "q4_1", "iq4_xs"}) {
+    const BlockCodec& c = *find_codec(name);
+    const auto plain = round_trip(c.type, x);
+    const auto directed = round_trip(c.type, x, {.emphasis = Emphasis::direction});
+    const auto block = static_cast<size_t>(c.block_values);
+    EXPECT_LT(directed_error(x, directed, block), directed_error(x, plain, block)) << name;
+    EXPECT_GT(weighted_error(x, directed), weighted_error(x, plain)) << name;
+    EXPECT_LT(std::fabs(along(directed)), 0.75 * std::fabs(along(plain))) << name;
+  }
+  EXPECT_STREQ(to_string(Emphasis::direction), "direction");
 }
 
 }  // namespace

@@ -11,6 +11,8 @@
 #include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <map>
+#include <mutex>
 #include <utility>
 
 #include "narrow/core/error.h"
@@ -45,6 +47,32 @@ void sync_folder(const std::filesystem::path& file) {
               "pipes, devices and folders are neither read nor written");
 }
 
+/// Where files are mapped: memory of other kinds would lose its content if it were released.
+class Mappings {
+ public:
+  static Mappings& all() {
+    static Mappings mappings;
+    return mappings;
+  }
+  void add(const std::byte* data, size_t size) {
+    const std::lock_guard lock(mutex_);
+    ends_[reinterpret_cast<uintptr_t>(data)] = reinterpret_cast<uintptr_t>(data) + size;
+  }
+  void remove(const std::byte* data) {
+    const std::lock_guard lock(mutex_);
+    ends_.erase(reinterpret_cast<uintptr_t>(data));
+  }
+  bool contains(uintptr_t begin, size_t size) const {
+    const std::lock_guard lock(mutex_);
+    auto after = ends_.upper_bound(begin);
+    return after != ends_.begin() && begin + size <= std::prev(after)->second;
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  std::map<uintptr_t, uintptr_t> ends_;  // by the begin
+};
+
 }  // namespace
 
 std::shared_ptr<const MappedFile> MappedFile::open(const std::filesystem::path& path) {
@@ -72,20 +100,22 @@ std::shared_ptr<const MappedFile> MappedFile::open(const std::filesystem::path& 
       fail("map", path, error);
     }
     file->data_ = static_cast<const std::byte*>(p);
+    Mappings::all().add(file->data_, file->size_);
   }
   ::close(fd);
   return file;
 }
 
 MappedFile::~MappedFile() {
-  if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
+  if (data_ == nullptr) return;
+  Mappings::all().remove(data_);
+  ::munmap(const_cast<std::byte*>(data_), size_);
 }
 
-void MappedFile::release(std::span<const std::byte> part) const {
+void MappedFile::release(std::span<const std::byte> part) {
   static const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
   const auto begin = reinterpret_cast<uintptr_t>(part.data());
-  const auto base = reinterpret_cast<uintptr_t>(data_);
-  if (begin < base || begin + part.size() > base + size_) return;
+  if (part.empty() || !Mappings::all().contains(begin, part.size())) return;
   const uintptr_t first = (begin + page - 1) / page * page;
   const uintptr_t last = (begin + part.size()) / page * page;
   if (first < last) ::madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);

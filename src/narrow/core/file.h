@@ -24,9 +24,9 @@ class MappedFile {
   const std::filesystem::path& path() const { return path_; }
   std::span<const std::byte> bytes() const { return {data_, size_}; }
   std::string_view text() const { return {reinterpret_cast<const char*>(data_), size_}; }
-  /// Tells the system that a part of bytes() is not needed for now, so that reading a large file
-  /// once does not fill the memory. It may be read again.
-  void release(std::span<const std::byte> part) const;
+  /// Tells the system that a part of some mapped file is not needed for now, so that reading a
+  /// large file once does not fill the memory. It may be read again. Other memory is left alone.
+  static void release(std::span<const std::byte> part);
 
  private:
   MappedFile() = default;

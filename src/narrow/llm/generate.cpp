@@ -79,7 +79,7 @@ GenerateResult generate(const CachedDecoder& decoder, Sequence& sequence,
   };
   auto start = Clock::now();
   Tensor logits = decoder.feed(sequence, prompt);
-  while (static_cast<int64_t>(result.ids.size()) < options.max_tokens) {
+  while (static_cast<int64_t>(result.ids.size()) < options.tokens) {
     progress.check_cancelled();
     const int32_t id = sampler.pick(logits.data<float>(), seen);
     if (result.ids.empty()) {
@@ -100,7 +100,7 @@ GenerateResult generate(const CachedDecoder& decoder, Sequence& sequence,
       result.finish = Finish::stop;
       break;
     }
-    if (static_cast<int64_t>(result.ids.size()) == options.max_tokens) break;
+    if (static_cast<int64_t>(result.ids.size()) == options.tokens) break;
     if (sequence.length() >= decoder.capacity()) {
       result.finish = Finish::capacity;
       break;

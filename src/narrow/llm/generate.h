@@ -20,7 +20,7 @@
 namespace narrow::llm {
 
 struct GenerateOptions {
-  int64_t max_tokens = 128;
+  int64_t tokens = 128;
   SamplingOptions sampling;
   /// Texts that end the generation; they are no part of the result. They may span tokens.
   std::vector<std::string> stop;
@@ -29,7 +29,7 @@ struct GenerateOptions {
   bool ignore_ends = false;  // a token that ends texts is one like any other
 };
 
-/// Why a generation ended: a token that ends texts, a stop text, max_tokens, the decoder's
+/// Why a generation ended: a token that ends texts, a stop text, as many tokens as wanted, the decoder's
 /// capacity, or its receiver's wish.
 enum class Finish : uint8_t { end, stop, length, capacity, cancelled };
 

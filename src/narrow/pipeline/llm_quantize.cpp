@@ -38,6 +38,15 @@ bool is_float(BlockType type) {
   return codec(type).block_values == 1;
 }
 
+/// The type of the most weights.
+const char* main_type(const std::vector<WeightInfo>& tensors) {
+  std::map<BlockType, int64_t> elements;
+  for (const WeightInfo& t : tensors) elements[*t.type->codec] += t.elements();
+  const auto most = std::max_element(elements.begin(), elements.end(),
+                                     [](auto& a, auto& b) { return a.second < b.second; });
+  return to_string(most == elements.end() ? BlockType::f32 : most->first);
+}
+
 /// What becomes of one tensor.
 struct Plan {
   bool copy = false;  // the bytes as they are
@@ -80,7 +89,11 @@ class LlmQuantizer {
 
 LlmQuantizer::LlmQuantizer(const LlmQuantizeJob& job)
     : job_(job), threads_(job.threads), source_(open_weights(job.model)) {
-  if (!job.format.empty()) format_ = &file_format(job.format);
+  if (!job.format.empty()) {
+    format_ = &file_format(job.format);
+  } else if (!source_->is_gguf()) {
+    format_ = &file_format(main_type(source_->tensors()));
+  }
   if ((job.method == WeightMethod::importance) != !job.statistics.empty()) {
     refuse(job.statistics.empty()
                ? "method importance needs statistics"
@@ -238,7 +251,7 @@ std::string LlmQuantizer::source_hash(size_t i) const {
       hashes[begin / kHashBytes + static_cast<size_t>(p)] =
           hash_of(window.subspan(at, std::min(kHashBytes, window.size() - at)));
     });
-    if (job_.max_memory > 0) source_->release(window);
+    if (job_.max_memory > 0) MappedFile::release(window);
   }
   return combined(hashes);
 }
@@ -274,7 +287,7 @@ std::vector<JournalEntry> LlmQuantizer::take_up() {
                               source_->tensors()[good].name, partial.string()),
                   "leave --resume out to start anew");
     }
-    source_->release(source_->stored(good));
+    MappedFile::release(source_->stored(good));
     const uint64_t end = layout_.positions[good] + layout_.sizes[good];
     if (bytes.size() < end) break;
     const auto tensor = bytes.subspan(layout_.positions[good], layout_.sizes[good]);
@@ -283,7 +296,7 @@ std::vector<JournalEntry> LlmQuantizer::take_up() {
     const size_t row = tensor.size() / rows;
     for (size_t r = 0; r < rows; ++r) hashes[r] = hash_of(tensor.subspan(r * row, row));
     if (e.output_hash != combined(hashes)) break;
-    file->release(tensor);
+    MappedFile::release(tensor);
   }
   if (good < entries->size()) {
     report_.notes.push_back(fmt::format("{} tensors of '{}' were damaged and are written again",
@@ -327,6 +340,7 @@ void LlmQuantizer::encode_rows_of(size_t i, int64_t first, int64_t count, std::b
   const auto n = static_cast<size_t>(columns);
   EncodeOptions options;
   options.method = job_.method == WeightMethod::rtn ? EncodeMethod::rtn : EncodeMethod::mse;
+  options.emphasis = Emphasis::direction;
   std::vector<float> x(n * static_cast<size_t>(count));
   std::vector<float> y(n);
   source_->read_rows(i, first, count, x.data());
@@ -372,7 +386,7 @@ std::string LlmQuantizer::write_rows(GgufWriter& writer, size_t i, JournalEntry&
     job_.progress.check_cancelled();
     const int64_t count = std::min(chunk, rows - first);
     const std::byte* bytes =
-        p.copy ? source_->raw(i).data() + row * static_cast<size_t>(first) : buffer.data();
+        p.copy ? stored.data() + row * static_cast<size_t>(first) : buffer.data();
     parallel_for(count, task, [&](int64_t begin, int64_t end) {
       if (!p.copy) {
         encode_rows_of(i, first + begin, end - begin,
@@ -393,7 +407,7 @@ std::string LlmQuantizer::write_rows(GgufWriter& writer, size_t i, JournalEntry&
       // Rows of the file stand in about the same place.
       const size_t from = stored.size() / static_cast<size_t>(rows) * static_cast<size_t>(first);
       const size_t size = stored.size() / static_cast<size_t>(rows) * static_cast<size_t>(count);
-      source_->release(stored.subspan(from, size));
+      MappedFile::release(stored.subspan(from, size));
     }
   }
   return combined(hashes);
@@ -403,7 +417,7 @@ JournalEntry LlmQuantizer::write_tensor(GgufWriter& writer, size_t i) {
   JournalEntry entry;
   entry.source_hash = source_hash(i);
   entry.output_hash = write_rows(writer, i, entry);
-  source_->release(source_->stored(i));
+  MappedFile::release(source_->stored(i));
   return entry;
 }
 

@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "narrow/core/error.h"
+#include "narrow/llm/checkpoint.h"
 
 namespace narrow {
 namespace {
@@ -32,6 +33,7 @@ class GgufSource final : public WeightSource {
 
   const std::vector<WeightInfo>& tensors() const override { return infos_; }
   uint64_t file_bytes() const override { return mapped_->bytes().size(); }
+  bool is_gguf() const override { return true; }
   GgufMetadata metadata() const override {
     GgufMetadata kept;
     for (const auto& [key, value] : file_.metadata()) {
@@ -50,12 +52,50 @@ class GgufSource final : public WeightSource {
         .decode(reinterpret_cast<const uint8_t*>(bytes.data()),
                 count * static_cast<int64_t>(blocks), out);
   }
-  void release(std::span<const std::byte> part) const override { mapped_->release(part); }
 
  private:
   std::shared_ptr<const MappedFile> mapped_;
   GgufFile file_;
   std::vector<WeightInfo> infos_;
+};
+
+/// The folder of a Hugging Face model.
+class CheckpointSource final : public WeightSource {
+ public:
+  explicit CheckpointSource(const fs::path& path)
+      : model_(llm::Checkpoint::open(path)), metadata_(model_.gguf_metadata()) {
+    for (const llm::CheckpointTensor& t : model_.tensors()) {
+      infos_.push_back({t.name, t.dims, &gguf_type(t.type), t.bytes()});
+      bytes_ += t.bytes();
+    }
+  }
+
+  const std::vector<WeightInfo>& tensors() const override { return infos_; }
+  uint64_t file_bytes() const override { return bytes_; }
+  bool is_gguf() const override { return false; }
+  GgufMetadata metadata() const override { return metadata_; }
+  std::span<const std::byte> raw(size_t i) const override {
+    if (model_.tensors()[i].difference != llm::Difference::none) return {};
+    return stored(i);
+  }
+  std::span<const std::byte> stored(size_t i) const override {
+    const llm::CheckpointTensor& t = model_.tensors()[i];
+    if (t.difference == llm::Difference::computed) return {};
+    current_ = model_.raw(t.name);
+    return {current_.raw(), current_.bytes()};
+  }
+  void read_rows(size_t i, int64_t first, int64_t count, float* out) const override {
+    const llm::CheckpointTensor& t = model_.tensors()[i];
+    model_.read_rows(t.name, first, count,
+                     {out, static_cast<size_t>(count) * static_cast<size_t>(t.columns())});
+  }
+
+ private:
+  llm::Checkpoint model_;
+  GgufMetadata metadata_;
+  std::vector<WeightInfo> infos_;
+  uint64_t bytes_ = 0;
+  mutable Tensor current_;  // behind the last span: a view of the file, or a copy to align it
 };
 
 /// The number under <architecture>.KEY, of the first layer where it is a list; or `otherwise`.
@@ -72,6 +112,16 @@ int64_t number_of(const GgufMetadata& metadata, const std::string& key, int64_t 
 }  // namespace
 
 std::unique_ptr<WeightSource> open_weights(const fs::path& path) {
+  std::error_code ignored;
+  if (fs::is_directory(path, ignored)) {
+    std::vector<fs::path> files;
+    for (const fs::directory_entry& entry : fs::directory_iterator(path)) {
+      if (entry.path().extension() == ".gguf") files.push_back(entry.path());
+    }
+    const bool hugging_face = fs::exists(path / "config.json", ignored);
+    if (hugging_face || files.size() != 1) return std::make_unique<CheckpointSource>(path);
+    return std::make_unique<GgufSource>(files.front());
+  }
   return std::make_unique<GgufSource>(path);
 }
 

@@ -36,17 +36,17 @@ class WeightSource {
   /// As the GGUF file has it, or as one of these weights would.
   virtual GgufMetadata metadata() const = 0;
   virtual uint64_t file_bytes() const = 0;
+  /// A GGUF file's types are meant; of a Hugging Face model the small tensors become f32.
+  virtual bool is_gguf() const = 0;
 
   /// The bytes of tensor `i` as GGUF has them where the file has just those; else empty, and they
-  /// are to be read by rows.
+  /// are to be read by rows. They stay until the next call of raw() or stored().
   virtual std::span<const std::byte> raw(size_t i) const = 0;
   /// The bytes of tensor `i` as the file has them, for a fingerprint.
   virtual std::span<const std::byte> stored(size_t i) const = 0;
   /// Rows [first, first + count) of a tensor with a block codec, as floats. Any number of threads
   /// may read.
   virtual void read_rows(size_t i, int64_t first, int64_t count, float* out) const = 0;
-  /// This part of stored() is not needed for now and may leave the memory.
-  virtual void release(std::span<const std::byte> part) const = 0;
 };
 
 /// A .gguf file of any architecture, or the folder of a Hugging Face model. Throws not_found,

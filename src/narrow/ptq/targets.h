@@ -21,7 +21,6 @@ struct TargetProfile {
   const char* weights;              // for static and dynamic
   const char* weight_only_weights;
   bool symmetric_activations;  // zero_point must be 0 (the middle for unsigned codes)
-  bool symmetric_signed;       // ... of signed activations
   bool symmetric_weights;
   bool per_axis;             // scales per output channel are understood
   bool dynamic_zero_points;  // ... and zero_points per channel by the operators of mode dynamic

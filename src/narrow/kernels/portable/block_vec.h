@@ -10,6 +10,10 @@ constexpr int product_class(int) {
   return 8;
 }
 
+constexpr int64_t bytes_ahead(int) {
+  return 8192;
+}
+
 struct Codes {
   uint8_t at[64];
 };

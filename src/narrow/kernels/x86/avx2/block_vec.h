@@ -22,6 +22,10 @@ constexpr int product_class(int bits) {
 }
 #endif
 
+constexpr int64_t bytes_ahead(int) {
+  return 8192;
+}
+
 struct Codes {
   __m256i lo;
   __m256i hi;

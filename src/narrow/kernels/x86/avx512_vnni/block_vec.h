@@ -11,6 +11,12 @@ constexpr int product_class(int) {
   return 8;
 }
 
+/// Unpacking takes time in which the prefetcher of the hardware falls behind; without unpacking it
+/// needs little help.
+constexpr int64_t bytes_ahead(int bits) {
+  return bits == 8 ? 2048 : 8192;
+}
+
 using Codes = __m512i;
 using Ints = __m512i;
 using Floats = __m512;

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+
+#include "llm.h"
+#include "model.h"
+#include "narrow/evaluate/bench.h"
+#include "narrow/llm/speed.h"
+#include "narrow/report/json.h"
+#include "narrow/report/table.h"
+
+namespace narrow::cli {
+namespace {
+
+Json json_of(const llm::SpeedResult& r, uint64_t peak) {
+  Json j;
+  j["prefill_tokens_per_second"] = json_number(r.prefill_tokens_per_second);
+  j["decode_tokens_per_second"] = json_number(r.decode_tokens_per_second);
+  j["achieved_gb_per_s"] = json_number(r.achieved_gb_per_s);
+  j["memory_read_gb_per_s"] = json_number(r.memory_read_gb_per_s);
+  j["bytes_per_token"] = r.bytes_per_token;
+  j["peak_rss_bytes"] = peak;
+  j["load_seconds"] = json_number(r.load_seconds);
+  j["prompt_tokens"] = r.prompt_tokens;
+  j["new_tokens"] = r.new_tokens;
+  j["threads"] = r.threads;
+  j["ids"] = r.ids;
+  return j;
+}
+
+std::string text_of(const llm::SpeedResult& r, uint64_t peak) {
+  Table table({{""}, {"tokens", Align::right}, {"tokens/s", Align::right}});
+  table.add_row(
+      {"prompt", format_count(r.prompt_tokens), format_fixed(r.prefill_tokens_per_second, 1)});
+  table.add_row({"new", format_count(r.new_tokens), format_fixed(r.decode_tokens_per_second, 1)});
+  return fmt::format(
+      "{}\n{} threads; a new token reads {}: {:.1f} GB/s of the {:.1f} GB/s that memory gives\n"
+      "load {:.2f} s, peak memory {}\n",
+      table.text(), r.threads, format_bytes(r.bytes_per_token), r.achieved_gb_per_s,
+      r.memory_read_gb_per_s, r.load_seconds, format_bytes(peak));
+}
+
+}  // namespace
+
+void bench_language_model(const LlmBenchFlags& flags, Context& context) {
+  const llm::LanguageModel model = llm::LanguageModel::open(flags.model);
+  llm::SpeedOptions options;
+  options.prompt_tokens = flags.prompt_tokens;
+  options.new_tokens = flags.new_tokens;
+  options.rounds = flags.rounds;
+  options.seed = static_cast<uint64_t>(flags.seed);
+  options.progress = make_progress();
+  options.decoder.threads = context.thread_count();
+  options.decoder.cache = flags.cache == "f32" ? llm::CacheType::f32 : llm::CacheType::f16;
+  // No more cache than these tokens take: a long context may not fit the memory.
+  options.decoder.capacity =
+      std::min(model.config().context, flags.prompt_tokens + flags.new_tokens);
+  if (flags.compute == "float") options.decoder.activations = llm::Activations::real;
+  const llm::SpeedResult result = llm::measure_speed(model, options);
+  const uint64_t peak = peak_rss_bytes();
+  context.print(json_text(json_of(result, peak)), text_of(result, peak));
+}
+
+}  // namespace narrow::cli

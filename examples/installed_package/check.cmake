@@ -1,0 +1,20 @@
+# Installs BUILD into WORK, builds this example against it with COMPILER, and runs both programs on
+# MODEL.
+file(REMOVE_RECURSE ${WORK})
+function(run)
+  execute_process(COMMAND ${ARGV} OUTPUT_VARIABLE out ERROR_VARIABLE out RESULT_VARIABLE code)
+  if(NOT code EQUAL 0)
+    message(FATAL_ERROR "${ARGV}: ${code}\n${out}")
+  endif()
+  set(out "${out}" PARENT_SCOPE)
+endfunction()
+run(${CMAKE_COMMAND} --install ${BUILD} --prefix ${WORK}/prefix)
+run(${WORK}/prefix/bin/narrow inspect ${MODEL} --json)
+run(${CMAKE_COMMAND} -S ${CMAKE_CURRENT_LIST_DIR} -B ${WORK}/build -DCMAKE_CXX_COMPILER=${COMPILER}
+  -DCMAKE_PREFIX_PATH=${WORK}/prefix)
+run(${CMAKE_COMMAND} --build ${WORK}/build)
+run(${WORK}/build/count_nodes ${MODEL})
+if(NOT out MATCHES "^4 layers quantized, 0 nodes stay float\n$")
+  message(FATAL_ERROR "the example printed: ${out}")
+endif()
+file(REMOVE_RECURSE ${WORK})
