@@ -42,6 +42,46 @@ void fill_halves(uint16_t* data, size_t count, uint64_t seed, bool brain,
   }
 }
 
+TEST(Activate, IsTheFormulaInDouble) {
+  const auto silu = [](double x) { return x / (1 + std::exp(-x)); };
+  // As x / 2 (1 + tanh u) it cancels.
+  const auto gelu = [](double x) {
+    return x / (1 + std::exp(-2 * 0.7978845608028654 * (x + 0.044715 * x * x * x)));
+  };
+  for (const KernelSet* set : testing::runnable_kernels()) {
+    for (const int64_t n : {0, 1, 3, 4, 7, 8, 15, 16, 17, 33, 100}) {
+      for (const float scale : {0.01F, 1.0F, 10.0F, 300.0F}) {
+        SCOPED_TRACE(std::string(set->name) + " n " + std::to_string(n));
+        GuardBuffer<float> x(static_cast<size_t>(n));
+        GuardBuffer<float> y(static_cast<size_t>(n));
+        fill_reals(x.data(), x.size(), 5, scale);
+        for (const SmoothUnit unit : {SmoothUnit::silu, SmoothUnit::gelu_tanh}) {
+          set->activate(unit, x.data(), y.data(), n);
+          for (int64_t i = 0; i < n; ++i) {
+            const double in = static_cast<double>(x[i]);
+            const double wanted = unit == SmoothUnit::silu ? silu(in) : gelu(in);
+            // The argument of the exponential has a relative error of some roundings.
+            const double argument = std::abs(in) * (1 + 0.0357 * in * in) * 2;
+            const double bound =
+                std::abs(wanted) * (kExpError + std::min(argument, 88.0) * 4 * kEpsilon) + 1e-35;
+            ASSERT_NEAR(static_cast<double>(y[i]), wanted, bound) << in;
+          }
+          std::vector<float> same(x.data(), x.data() + n);
+          set->activate(unit, same.data(), same.data(), n);
+          EXPECT_TRUE(std::equal(same.begin(), same.end(), y.data()));
+        }
+      }
+    }
+    const float special[] = {std::numeric_limits<float>::quiet_NaN(),
+                             std::numeric_limits<float>::infinity(), -0.0F, 0.0F};
+    float y[4];
+    set->activate(SmoothUnit::silu, special, y, 4);
+    EXPECT_TRUE(std::isnan(y[0]));
+    EXPECT_EQ(y[1], special[1]);
+    EXPECT_EQ(y[2], 0.0F);
+  }
+}
+
 TEST(HalfGemm, IsTheSumOfProducts) {
   for (const KernelSet* set : testing::runnable_kernels()) {
     for (const bool brain : {false, true}) {

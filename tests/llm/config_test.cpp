@@ -159,6 +159,15 @@ TEST(ConfigTest, GgufGivesTheSameConfig) {
   }
 }
 
+TEST(ConfigTest, RotatesAPartOfAHead) {
+  ModelConfig c = config_from_hf(with_key(kQwen3Config, R"("partial_rotary_factor": 0.4)"));
+  EXPECT_EQ(c.rope_dim, 6);  // of 16
+  for (int64_t dim = 2; dim <= 16; dim += 2) {
+    c.rope_dim = dim;
+    EXPECT_EQ(config_from_hf(hf_config_json(c, "float32")).rope_dim, dim);
+  }
+}
+
 TEST(ConfigTest, NamesWhatIsNotKnown) {
   std::string text = message_of(replaced(kLlamaConfig, "llama", "mamba"), ErrorCode::unsupported);
   EXPECT_SAYS(text, "'mamba'");
@@ -187,6 +196,10 @@ TEST(ConfigTest, NamesWhatIsWrong) {
               "4 heads cannot share 3 kv_heads");
   EXPECT_SAYS(message_of(replaced(kLlamaConfig, "layers\": 2", "layers\": 2000000"), corrupt),
               "layers is 2000000");
+  EXPECT_SAYS(message_of(with_key(kLlamaConfig, R"("partial_rotary_factor": 1e300)"), corrupt),
+              "partial_rotary_factor");
+  EXPECT_SAYS(message_of(replaced(kGpt2Config, "32", "9223372036854775807"), corrupt),
+              "hidden_size 9223372036854775807");
   EXPECT_SAYS(message_of(with_key(kQwen3Config, R"("use_sliding_window": true, "sliding_window": 4,
                                   "layer_types": ["full_attention"])"),
                          corrupt),

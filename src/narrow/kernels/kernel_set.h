@@ -31,6 +31,7 @@ struct KernelSet {
   WgemmFn wgemm;
   HalfGemmFn half_gemm;
   AttendFn attend;
+  ActivateFn activate;
   QuantizeBlocksFn quantize_blocks;
   BlockGemmFn block_gemm;
   BlockFloatFn block_float;

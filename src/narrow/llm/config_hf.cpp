@@ -3,6 +3,7 @@
 // about rope in "rope_parameters").
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "narrow/core/error.h"
@@ -80,8 +81,9 @@ void read_sizes(const Members& m, ModelConfig& c) {
   c.kv_heads = m.size_or({"num_key_value_heads"}, c.heads);
   c.context = m.size({"max_position_embeddings", "n_positions", "n_ctx"});
   // GPT-2 writes null for four times the hidden size.
-  c.intermediate_size = c.architecture == "gpt2" ? m.size_or({"n_inner"}, 4 * c.hidden_size)
-                                                 : m.size({"intermediate_size"});
+  const int64_t hidden = std::clamp<int64_t>(c.hidden_size, 0, int64_t{1} << 32);
+  c.intermediate_size =
+      c.architecture == "gpt2" ? m.size_or({"n_inner"}, 4 * hidden) : m.size({"intermediate_size"});
   if (const Json* dim = m.find({"head_dim"})) {
     c.head_dim = Members::integer(*dim, "head_dim");
   } else if (c.architecture.starts_with("gemma")) {
@@ -172,7 +174,11 @@ void read_rope(const Members& m, ModelConfig& c) {
     c.rope_theta = Members(*all).real_or({"rope_theta"}, c.rope_theta);
     partial = Members(*all).real_or({"partial_rotary_factor"}, partial);
   }
-  c.rope_dim = static_cast<int64_t>(static_cast<double>(c.head_dim) * partial);
+  if (!(partial > 0 && partial <= 1)) {
+    throw Error(ErrorCode::corrupt_data, fmt::format("partial_rotary_factor: is {}", partial));
+  }
+  // A share that stands for a whole number may be less by a rounding.
+  c.rope_dim = static_cast<int64_t>(static_cast<double>(c.head_dim) * partial * (1 + 1e-12));
   check_config(c);  // before anything is made of the sizes
   if (c.rope_scaling == RopeScaling::llama3) c.rope_divisors = llama3_rope_divisors(c);
 }

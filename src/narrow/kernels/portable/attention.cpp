@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Attention over one stretch of keys.
+// Attention over one stretch of keys, and smooth activations.
 #include <bit>
 
 #include "narrow/kernels/float_types.h"
@@ -9,8 +9,10 @@ namespace narrow::kernels::portable {
 namespace {
 
 #include "narrow/kernels/portable/float_vec.h"
-// The body follows.
+// The bodies follow.
 #include "narrow/kernels/attention_body.h"
+// Apart, so that the order stays.
+#include "narrow/kernels/activate_body.h"
 
 }  // namespace
 
@@ -20,6 +22,10 @@ void attend(const AttendArgs& args) noexcept {
   } else {
     attend_body<float>(args);
   }
+}
+
+void activate(SmoothUnit unit, const float* x, float* y, int64_t count) noexcept {
+  activate_body(unit, x, y, count);
 }
 
 }  // namespace narrow::kernels::portable

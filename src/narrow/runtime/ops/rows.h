@@ -19,6 +19,7 @@
 namespace narrow::ops {
 
 /// Tables of the families, one function per file; collected by float_op_impls().
+std::span<const OpImpl> smooth_rows();
 std::span<const OpImpl> unary_rows();
 std::span<const OpImpl> binary_rows();
 std::span<const OpImpl> onednn_conv_rows();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Attention over one stretch of keys.
+// Attention over one stretch of keys, and smooth activations.
 #if defined(__x86_64__)
 // GCC 12's own intrinsics headers use undefined values on purpose (GCC bug 105593).
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
@@ -13,8 +13,10 @@ namespace narrow::kernels::avx2 {
 namespace {
 
 #include "narrow/kernels/x86/avx2/float_vec.h"
-// The body follows.
+// The bodies follow.
 #include "narrow/kernels/attention_body.h"
+// Apart, so that the order stays.
+#include "narrow/kernels/activate_body.h"
 
 }  // namespace
 
@@ -24,6 +26,10 @@ void attend(const AttendArgs& args) noexcept {
   } else {
     attend_body<float>(args);
   }
+}
+
+void activate(SmoothUnit unit, const float* x, float* y, int64_t count) noexcept {
+  activate_body(unit, x, y, count);
 }
 
 }  // namespace narrow::kernels::avx2

@@ -25,6 +25,7 @@ void scale_row(float* dst, const int32_t* src, int64_t n, const ScaleRowArgs& ar
 void wgemm(const WgemmArgs& args) noexcept;
 void half_gemm(const HalfGemmArgs& args) noexcept;
 void attend(const AttendArgs& args) noexcept;
+void activate(SmoothUnit unit, const float* x, float* y, int64_t count) noexcept;
 void quantize_blocks(const QuantizeBlocksArgs& args) noexcept;
 void block_gemm(const BlockGemmArgs& args) noexcept;
 void block_float(const BlockFloatArgs& args) noexcept;
