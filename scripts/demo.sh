@@ -1,9 +1,18 @@
 #!/usr/bin/env bash
 # Set-up, build, and the main job on the network and the data that come with it: quantize, verify, compare, measure.
-# Usage: scripts/demo.sh [--no-build]
+# With --llm: the same for the language model that comes with it.
+# Usage: scripts/demo.sh [--llm] [--no-build]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-if [ "${1:-}" != --no-build ]; then
+build=yes llm=no
+for word in "$@"; do
+  case $word in
+    --no-build) build=no ;;
+    --llm) llm=yes ;;
+    *) echo "usage: scripts/demo.sh [--llm] [--no-build]" >&2 && exit 2 ;;
+  esac
+done
+if [ $build = yes ]; then
   scripts/setup.sh
   scripts/build.sh release narrow_cli | tail -1
 fi
@@ -13,6 +22,10 @@ out=build/demo
 mkdir -p "$out"
 
 say() { printf "\n$ narrow %s\n" "$*"; "$narrow" "$@"; }
+
+if [ $llm = yes ]; then
+  exec python3 scripts/demo_llm.py "$narrow" assets/novels-7m "$out"
+fi
 
 say quantize assets/fashion_cnn.onnx -o "$out/fashion_cnn.int8.onnx" --mode static --weights int8 --activations uint8 \
   --data "mnist:$data,split=train" --eval-data "mnist:$data,split=test" --calibration-samples 500 --max-drop 0.5

@@ -3,8 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <fstream>
 #include <map>
 #include <set>
+#include <sstream>
 
 #include "narrow/core/error.h"
 
@@ -56,6 +58,56 @@ TEST(Mixtures, FormatsAreFoundInAnyCase) {
   EXPECT_EQ(find_file_format("q4_k_x"), nullptr);
   std::set<uint32_t> numbers;
   for (const FileFormat& f : file_formats()) EXPECT_TRUE(numbers.insert(f.file_type).second);
+}
+
+/// The letters of tests/goldens/make_mixtures.py.
+char letter_of(BlockType type) {
+  const std::pair<const char*, char> letters[] = {
+      {"f32", 'F'},  {"f16", 'H'},  {"q4_0", 'a'},   {"q4_1", 'b'},  {"q5_0", 'c'},
+      {"q5_1", 'd'}, {"q8_0", 'e'}, {"q2_k", '2'},   {"q3_k", '3'},  {"q4_k", '4'},
+      {"q5_k", '5'}, {"q6_k", '6'}, {"iq4_nl", 'n'}, {"iq4_xs", 'x'}};
+  for (const auto& [name, letter] : letters) {
+    if (std::string_view(name) == to_string(type)) return letter;
+  }
+  return '?';
+}
+
+TEST(Mixtures, AreThoseOfLlamaQuantize) {
+  std::ifstream file(NARROW_SOURCE_DIR "/tests/goldens/mixtures.txt");
+  std::string line;
+  ModelTraits traits;
+  std::string model;
+  std::vector<MixtureTensor> tensors;
+  int compared = 0;
+  while (std::getline(file, line)) {
+    std::istringstream words(line);
+    std::string what;
+    std::string name;
+    words >> what >> name;
+    if (what == "model") {
+      model = name;
+      tensors.clear();
+      words >> traits.architecture >> traits.layers >> traits.experts >> traits.heads_per_key;
+    } else if (what == "tensor") {
+      Dims dims;
+      for (int64_t d = 0; words >> d;) dims.push_back(d);
+      tensors.push_back({name, dims});
+    } else {
+      std::string wanted;
+      words >> traits.importance >> wanted;
+      const FileFormat* format = find_file_format(name);
+      ASSERT_NE(format, nullptr) << name;
+      const auto choices = choose_types(*format, traits, tensors);
+      ASSERT_EQ(choices.size(), wanted.size());
+      for (size_t i = 0; i < choices.size(); ++i) {
+        ASSERT_EQ(letter_of(*choices[i].type), wanted[i])
+            << model << " " << name << " importance " << traits.importance << ": "
+            << tensors[i].name;
+      }
+      ++compared;
+    }
+  }
+  EXPECT_EQ(compared, 6 * 17 * 2);
 }
 
 TEST(Mixtures, Q4KMGivesMoreBitsWhereItMatters) {

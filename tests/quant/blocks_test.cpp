@@ -10,6 +10,7 @@
 #include <sstream>
 #include <vector>
 
+#include "narrow/core/cpu.h"
 #include "narrow/core/error.h"
 #include "narrow/core/half.h"
 #include "narrow/core/parallel.h"
@@ -330,6 +331,31 @@ TEST(BlockCodecs, ReferenceErrors) {
     const double error = weighted_error(x, round_trip(find_codec(r.name)->type, x)) / power;
     EXPECT_LT(error, 1.02 * r.mse) << r.name;
     EXPECT_GT(error, 0.9 * r.mse) << r.name << ": the table wants a better figure";
+  }
+}
+
+TEST_P(Blocks, EveryInstructionSetWritesTheSameBytes) {
+  struct Restore {
+    Isa isa = active_isa();
+    ~Restore() { set_isa(isa); }
+  } const restore;
+  const BlockType type = GetParam();
+  std::vector<float> x = normal_values(4096, 21, 0.02f);
+  std::fill(x.begin(), x.begin() + 300, 0.0f);
+  for (size_t i = 300; i < 600; ++i) x[i] *= 1e-37f;
+  for (size_t i = 700; i < 800; ++i) x[i] *= 1e20f;
+  std::vector<float> importance = normal_values(x.size(), 22);
+  for (float& v : importance) v *= v;
+  for (const EncodeMethod method : {EncodeMethod::rtn, EncodeMethod::mse}) {
+    for (const Emphasis e : {Emphasis::none, Emphasis::magnitude, Emphasis::direction}) {
+      const EncodeOptions options{.method = method, .emphasis = e, .importance = importance};
+      set_isa(Isa::scalar);
+      const auto plain = encoded(type, x, options);
+      for (const Isa isa : supported_isas()) {
+        set_isa(isa);
+        EXPECT_TRUE(encoded(type, x, options) == plain) << to_string(isa) << " " << to_string(e);
+      }
+    }
   }
 }
 

@@ -232,7 +232,8 @@ class Chooser {
     for (const MixtureTensor& t : tensors) {
       const Role role = role_of(t.name);
       if (role == Role::output) tied_ = false;
-      if (role == Role::attn_v || role == Role::ffn_down) {
+      const bool counts = role == Role::attn_v || role == Role::ffn_down;
+      if (counts && float_reason(t).empty()) {
         order_.try_emplace({role, layer_of(t.name), t.name}, 0);
       }
     }

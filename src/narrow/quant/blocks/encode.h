@@ -8,24 +8,24 @@
 
 namespace narrow::blocks {
 
-#define NARROW_BLOCK_ENCODER(name)                                                                 \
+#define NARROW_ENCODE(name)                                                                        \
   void encode_##name(const float* x, const float* importance, int64_t blocks, EncodeMethod method, \
                      Emphasis emphasis, uint8_t* out)
-NARROW_BLOCK_ENCODER(f32);
-NARROW_BLOCK_ENCODER(f16);
-NARROW_BLOCK_ENCODER(bf16);
-NARROW_BLOCK_ENCODER(q4_0);
-NARROW_BLOCK_ENCODER(q4_1);
-NARROW_BLOCK_ENCODER(q5_0);
-NARROW_BLOCK_ENCODER(q5_1);
-NARROW_BLOCK_ENCODER(q8_0);
-NARROW_BLOCK_ENCODER(q2_k);
-NARROW_BLOCK_ENCODER(q3_k);
-NARROW_BLOCK_ENCODER(q4_k);
-NARROW_BLOCK_ENCODER(q5_k);
-NARROW_BLOCK_ENCODER(q6_k);
-NARROW_BLOCK_ENCODER(iq4_nl);
-NARROW_BLOCK_ENCODER(iq4_xs);
-#undef NARROW_BLOCK_ENCODER
+NARROW_ENCODE(f32);
+NARROW_ENCODE(f16);
+NARROW_ENCODE(bf16);
+NARROW_ENCODE(q4_0);
+NARROW_ENCODE(q4_1);
+NARROW_ENCODE(q5_0);
+NARROW_ENCODE(q5_1);
+NARROW_ENCODE(q8_0);
+NARROW_ENCODE(q2_k);
+NARROW_ENCODE(q3_k);
+NARROW_ENCODE(q4_k);
+NARROW_ENCODE(q5_k);
+NARROW_ENCODE(q6_k);
+NARROW_ENCODE(iq4_nl);
+NARROW_ENCODE(iq4_xs);
+#undef NARROW_ENCODE
 
 }  // namespace narrow::blocks

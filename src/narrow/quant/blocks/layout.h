@@ -6,8 +6,10 @@
 #include <cstring>
 
 #include "narrow/core/half.h"
+#include "narrow/quant/blocks/lanes.h"
 
 namespace narrow::blocks {
+inline namespace NARROW_BLOCKS_ISA {
 
 constexpr int kSmall = 32;   // values of a simple block
 constexpr int kSuper = 256;  // values of a super-block
@@ -140,4 +142,5 @@ inline void pack_scales_offsets8(const uint8_t* s, const uint8_t* o, uint8_t* so
   }
 }
 
+}  // namespace NARROW_BLOCKS_ISA
 }  // namespace narrow::blocks

@@ -8,6 +8,7 @@
 
 #include "narrow/core/half.h"
 #include "narrow/quant/blocks/block_codec.h"
+#include "narrow/quant/blocks/lanes.h"
 
 namespace narrow::blocks {
 
@@ -36,6 +37,8 @@ class ScaledBlock {
 void error_weights(const float* importance, const float* scaled_x, int count, Emphasis emphasis,
                    float* out);
 
+inline namespace NARROW_BLOCKS_ISA {
+
 /// What scales are multiplied by for Emphasis::direction (else 1): `error` is the least-squares
 /// fit's, `squares` the weighted squares of the values.
 inline float direction_factor(Emphasis emphasis, float error, float squares) {
@@ -48,4 +51,5 @@ inline float inverse(float scale) {
   return scale > 0x1p-120f || scale < -0x1p-120f ? 1 / scale : 0.0f;
 }
 
+}  // namespace NARROW_BLOCKS_ISA
 }  // namespace narrow::blocks
