@@ -4,7 +4,6 @@
 // operations, GB/s the bytes of packed weights. "read" sums memory of the same size.
 #include <benchmark/benchmark.h>
 
-#include <cstring>
 #include <string>
 #include <vector>
 
@@ -33,16 +32,19 @@ std::vector<std::byte> weights(BlockType type) {
   return bytes;
 }
 
+std::vector<PackedBlocks> ring_of(BlockType type, size_t bytes) {
+  const std::vector<std::byte> stored = weights(type);
+  std::vector<PackedBlocks> ring{pack_blocks(type, stored, kN, kK)};
+  const size_t copies = bytes / ring[0].weights.bytes() + 1;
+  while (ring.size() < copies) ring.push_back(pack_blocks(type, stored, kN, kK));
+  return ring;
+}
+
 void run_product(benchmark::State& state, const KernelSet& set, BlockType type) {
   const int64_t m = state.range(0);
   const ThreadLimit limit(static_cast<int>(state.range(1)));
-  std::vector<PackedBlocks> ring{pack_blocks(type, weights(type), kN, kK)};
+  const std::vector<PackedBlocks> ring = ring_of(type, m > 16 ? 0 : kRingBytes);
   const size_t bytes = ring[0].weights.bytes();
-  const size_t copies = m > 16 ? 1 : kRingBytes / bytes + 1;
-  while (ring.size() < copies) {
-    ring.push_back(ring[0]);
-    ring.back().weights = ring[0].weights.clone();
-  }
   std::vector<float> x(static_cast<size_t>(m * kK));
   for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i * 37 % 255) - 127;
   std::vector<float> y(static_cast<size_t>(m * kN));
@@ -58,20 +60,23 @@ void run_product(benchmark::State& state, const KernelSet& set, BlockType type) 
 
 void read_memory(benchmark::State& state) {
   const ThreadLimit limit(static_cast<int>(state.range(0)));
-  Tensor memory(DType::uint8, {static_cast<int64_t>(kRingBytes)});
-  std::memset(memory.mutable_raw(), 1, kRingBytes);  // pages of their own
-  const auto* words = reinterpret_cast<const uint64_t*>(memory.raw());
+  // In the same memory as the weights of the products.
+  const std::vector<PackedBlocks> ring = ring_of(BlockType::q8_0, kRingBytes);
+  const auto bytes = static_cast<int64_t>(ring[0].weights.bytes());
+  size_t next = 0;
   for (auto _ : state) {
-    parallel_for(kRingBytes / 8, 1 << 15, [&](int64_t begin, int64_t end) {
+    const auto* words = reinterpret_cast<const uint64_t*>(ring[next].weights.raw());
+    parallel_for(bytes / 8, 1 << 15, [&](int64_t begin, int64_t end) {
       // Eight sums, so that additions never wait.
       uint64_t sums[8] = {};
       for (int64_t i = begin; i < end; i += 8) {
         for (int64_t j = 0; j < 8; ++j) sums[j] += words[i + j];
       }
-      for (const uint64_t s : sums) benchmark::DoNotOptimize(s);
+      for (const uint64_t sum : sums) benchmark::DoNotOptimize(sum);
     });
+    next = next + 1 == ring.size() ? 0 : next + 1;
   }
-  report(state, 0, static_cast<double>(kRingBytes));
+  report(state, 0, static_cast<double>(bytes));
 }
 
 void add_all() {
