@@ -29,8 +29,8 @@ struct GenerateOptions {
   bool ignore_ends = false;  // a token that ends texts is one like any other
 };
 
-/// Why a generation ended: a token that ends texts, a stop text, as many tokens as wanted, the decoder's
-/// capacity, or its receiver's wish.
+/// Why a generation ended: a token that ends texts, a stop text, as many tokens as wanted, the
+/// decoder's capacity, or its receiver's wish.
 enum class Finish : uint8_t { end, stop, length, capacity, cancelled };
 
 const char* to_string(Finish finish);
