@@ -69,9 +69,10 @@ std::string data_text(const YamlNode& block, std::string_view source, std::strin
 LayerRule parse_layer(const YamlNode& block, std::string_view source) {
   LayerRule rule;
   if (block.kind != YamlNode::Kind::map) fail(source, block, "layers: a list of maps with 'match'");
-  for (const auto& [name, value] : block.entries) {
-    const std::string& text = scalar_text(value, source, name.text);
-    located(source, name, name.text, [&] { find_layer_field(name.text).set(rule, text); });
+  for (const YamlEntry& entry : block.entries) {
+    const std::string& name = entry.key.text;
+    const std::string& text = scalar_text(entry.value, source, name);
+    located(source, entry.key, name, [&] { find_layer_field(name).set(rule, text); });
   }
   if (rule.match.empty()) fail(source, block, "layers: 'match' is missing");
   return rule;

@@ -7,19 +7,25 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 namespace narrow {
 
+struct YamlEntry;
+
 struct YamlNode {
   enum class Kind : uint8_t { null, scalar, sequence, map };
   Kind kind = Kind::null;
-  std::string text;                                    // scalar, as written and unquoted
-  int line = 0;                                        // from 1
-  int column = 0;                                      // from 1
-  std::vector<YamlNode> items;                         // sequence
-  std::vector<std::pair<YamlNode, YamlNode>> entries;  // map, in the order of the text
+  std::string text;                // scalar, as written and unquoted
+  int line = 0;                    // from 1
+  int column = 0;                  // from 1
+  std::vector<YamlNode> items;     // sequence
+  std::vector<YamlEntry> entries;  // map, in the order of the text
+};
+
+struct YamlEntry {
+  YamlNode key;
+  YamlNode value;
 };
 
 /// "recipe.yaml:3:5", for messages.
