@@ -52,7 +52,9 @@ class Planner {
       }
       out_.qdq.activations[name] = grid_of(range->second, activation.scheme);
     }
-    for (const auto& [name, scheme] : assignment_.constants) {
+    for (const auto& entry : assignment_.constants) {
+      const std::string& name = entry.first;
+      const Scheme& scheme = entry.second;
       const Tensor& constant = constant_of(graph_, name);
       located("constant", name, [&] {
         QuantizedTensor q;
