@@ -5,6 +5,7 @@
 // float_vec.h.
 #pragma once
 
+#include "narrow/kernels/dot_tile_body.h"
 #include "narrow/kernels/exponential_body.h"
 
 /// cap * tanh(x / cap).
@@ -23,33 +24,7 @@ inline void score_block(const AttendArgs& g, int64_t row, int64_t key,
     k[j] = static_cast<const T*>(g.k) + t * g.k_row;
   }
   Vec acc[R][4];
-#pragma GCC unroll 4
-  for (int i = 0; i < R; ++i) {
-#pragma GCC unroll 4
-    for (int j = 0; j < 4; ++j) acc[i][j] = zeros();
-  }
-  const auto multiply = [&](const auto& read, int64_t p) __attribute__((always_inline)) {
-    Vec w[4];
-#pragma GCC unroll 4
-    for (int j = 0; j < 4; ++j) w[j] = read(k[j] + p);
-#pragma GCC unroll 4
-    for (int i = 0; i < R; ++i) {
-      const Vec x = read(g.q[row + i] + p);
-#pragma GCC unroll 4
-      for (int j = 0; j < 4; ++j) acc[i][j] = multiply_add(x, w[j], acc[i][j]);
-    }
-  };
-  int64_t p = 0;
-  for (; p + kWidth <= g.width; p += kWidth) {
-    multiply(
-        [](const auto* from) __attribute__((always_inline)) { return load(from); }, p);
-  }
-  if (p < g.width) {
-    const int64_t rest = g.width - p;
-    multiply(
-        [rest](const auto* from) __attribute__((always_inline)) { return load_part(from, rest); },
-        p);
-  }
+  dot_tile<R>(g.q + row, k, g.width, acc);
 #pragma GCC unroll 4
   for (int i = 0; i < R; ++i) {
     store_sum4(scores[row + i] + key, acc[i][0], acc[i][1], acc[i][2], acc[i][3]);
@@ -180,7 +155,7 @@ inline void attend_rows(const AttendArgs& g, int64_t row, float (*scores)[kAtten
 }
 
 template <class T>
-inline void attend_body(const AttendArgs& g) {
+inline void attend_tile(const AttendArgs& g) {
   alignas(64) float scores[kAttendRows][kAttendKeys];
   int64_t row = 0;
   for (; row + 4 <= g.rows; row += 4) attend_rows<T, 4>(g, row, scores);
@@ -189,4 +164,12 @@ inline void attend_body(const AttendArgs& g) {
     row += 2;
   }
   if (row < g.rows) attend_rows<T, 1>(g, row, scores);
+}
+
+inline void attend_body(const AttendArgs& g) {
+  if (g.half != 0) {
+    attend_tile<Float16>(g);
+  } else {
+    attend_tile<float>(g);
+  }
 }

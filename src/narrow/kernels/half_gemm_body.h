@@ -5,6 +5,8 @@
 // float_vec.h.
 #pragma once
 
+#include "narrow/kernels/dot_tile_body.h"
+
 template <class T, int R>
 inline void dot_block(const HalfGemmArgs& g, int64_t row, int64_t column) {
   const T* b[4];
@@ -12,34 +14,10 @@ inline void dot_block(const HalfGemmArgs& g, int64_t row, int64_t column) {
     const int64_t c = column + j < g.n ? column + j : g.n - 1;
     b[j] = static_cast<const T*>(g.b) + c * g.ldb;
   }
+  const float* a[R];
+  for (int i = 0; i < R; ++i) a[i] = g.a + (row + i) * g.lda;
   Vec acc[R][4];
-#pragma GCC unroll 4
-  for (int i = 0; i < R; ++i) {
-#pragma GCC unroll 4
-    for (int j = 0; j < 4; ++j) acc[i][j] = zeros();
-  }
-  const auto multiply = [&](const auto& read, int64_t p) __attribute__((always_inline)) {
-    Vec w[4];
-#pragma GCC unroll 4
-    for (int j = 0; j < 4; ++j) w[j] = read(b[j] + p);
-#pragma GCC unroll 4
-    for (int i = 0; i < R; ++i) {
-      const Vec x = read(g.a + (row + i) * g.lda + p);
-#pragma GCC unroll 4
-      for (int j = 0; j < 4; ++j) acc[i][j] = multiply_add(x, w[j], acc[i][j]);
-    }
-  };
-  int64_t p = 0;
-  for (; p + kWidth <= g.k; p += kWidth) {
-    multiply(
-        [](const auto* from) __attribute__((always_inline)) { return load(from); }, p);
-  }
-  if (p < g.k) {
-    const int64_t rest = g.k - p;
-    multiply(
-        [rest](const auto* from) __attribute__((always_inline)) { return load_part(from, rest); },
-        p);
-  }
+  dot_tile<R>(a, b, g.k, acc);
 #pragma GCC unroll 4
   for (int i = 0; i < R; ++i) {
     float sums[4];
@@ -52,10 +30,21 @@ inline void dot_block(const HalfGemmArgs& g, int64_t row, int64_t column) {
 }
 
 template <class T>
-inline void half_gemm_body(const HalfGemmArgs& g) {
+inline void half_gemm_rows(const HalfGemmArgs& g) {
   for (int64_t column = 0; column < g.n; column += 4) {
     int64_t row = 0;
     for (; row + 4 <= g.m; row += 4) dot_block<T, 4>(g, row, column);
     for (; row < g.m; ++row) dot_block<T, 1>(g, row, column);
+  }
+}
+
+inline void half_gemm_body(const HalfGemmArgs& g) {
+  switch (g.stored) {
+    case 0:
+      return half_gemm_rows<Float16>(g);
+    case 1:
+      return half_gemm_rows<BrainFloat>(g);
+    default:
+      return half_gemm_rows<float>(g);
   }
 }

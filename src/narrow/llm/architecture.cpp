@@ -80,37 +80,17 @@ constexpr TensorRow kQwen3[] = {
     {"output.weight", "/lm_head.weight", Size::vocab, kHidden, Need::untied},
 };
 
-constexpr TensorRow kGemma2[] = {
-    {"token_embd.weight", "embed_tokens.weight", Size::vocab, kHidden},
-    {"blk.{}.attn_norm.weight", "layers.{}.input_layernorm.weight", kHidden, Size::none,
-     Need::always, minus_one},
-    {"blk.{}.attn_q.weight", "layers.{}.self_attn.q_proj.weight", Size::q, kHidden},
-    {"blk.{}.attn_k.weight", "layers.{}.self_attn.k_proj.weight", Size::kv, kHidden},
-    {"blk.{}.attn_v.weight", "layers.{}.self_attn.v_proj.weight", Size::kv, kHidden},
-    {"blk.{}.attn_output.weight", "layers.{}.self_attn.o_proj.weight", kHidden, Size::q},
-    {"blk.{}.post_attention_norm.weight", "layers.{}.post_attention_layernorm.weight", kHidden,
-     Size::none, Need::always, minus_one},
-    {"blk.{}.ffn_norm.weight", "layers.{}.pre_feedforward_layernorm.weight", kHidden, Size::none,
-     Need::always, minus_one},
-    {"blk.{}.ffn_gate.weight", "layers.{}.mlp.gate_proj.weight", Size::ffn, kHidden},
-    {"blk.{}.ffn_up.weight", "layers.{}.mlp.up_proj.weight", Size::ffn, kHidden},
-    {"blk.{}.ffn_down.weight", "layers.{}.mlp.down_proj.weight", kHidden, Size::ffn},
-    {"blk.{}.post_ffw_norm.weight", "layers.{}.post_feedforward_layernorm.weight", kHidden,
-     Size::none, Need::always, minus_one},
-    {"output_norm.weight", "norm.weight", kHidden, Size::none, Need::always, minus_one},
-    {"output.weight", "/lm_head.weight", Size::vocab, kHidden, Need::untied},
-};
-
-constexpr TensorRow kGemma3[] = {
+/// Of gemma2 and gemma3.
+constexpr TensorRow kGemma[] = {
     {"token_embd.weight", "embed_tokens.weight", Size::vocab, kHidden},
     {"blk.{}.attn_norm.weight", "layers.{}.input_layernorm.weight", kHidden, Size::none,
      Need::always, minus_one},
     {"blk.{}.attn_q.weight", "layers.{}.self_attn.q_proj.weight", Size::q, kHidden},
     {"blk.{}.attn_q_norm.weight", "layers.{}.self_attn.q_norm.weight", Size::head, Size::none,
-     Need::always, minus_one},
+     Need::qk_norm, minus_one},
     {"blk.{}.attn_k.weight", "layers.{}.self_attn.k_proj.weight", Size::kv, kHidden},
     {"blk.{}.attn_k_norm.weight", "layers.{}.self_attn.k_norm.weight", Size::head, Size::none,
-     Need::always, minus_one},
+     Need::qk_norm, minus_one},
     {"blk.{}.attn_v.weight", "layers.{}.self_attn.v_proj.weight", Size::kv, kHidden},
     {"blk.{}.attn_output.weight", "layers.{}.self_attn.o_proj.weight", kHidden, Size::q},
     {"blk.{}.post_attention_norm.weight", "layers.{}.post_attention_layernorm.weight", kHidden,
@@ -201,9 +181,9 @@ constexpr Architecture kArchitectures[] = {
     {"llama", kLlamaTypes, "LlamaForCausalLM", kModelPrefixes, kRopeUnused, kLlama, true},
     {"qwen2", kQwen2Types, "Qwen2ForCausalLM", kModelPrefixes, kRopeUnused, kQwen2},
     {"qwen3", kQwen3Types, "Qwen3ForCausalLM", kModelPrefixes, kRopeUnused, kQwen3},
-    {"gemma2", kGemma2Types, "Gemma2ForCausalLM", kModelPrefixes, kRopeUnused, kGemma2, false, 2,
+    {"gemma2", kGemma2Types, "Gemma2ForCausalLM", kModelPrefixes, kRopeUnused, kGemma, false, 2,
      true},
-    {"gemma3", kGemma3Types, "Gemma3ForCausalLM", kModelPrefixes, kGemma3Unused, kGemma3, false, 6,
+    {"gemma3", kGemma3Types, "Gemma3ForCausalLM", kModelPrefixes, kGemma3Unused, kGemma, false, 6,
      true},
     {"gpt2", kGpt2Types, "GPT2LMHeadModel", kGpt2Prefixes, kGpt2Unused, kGpt2},
     {"bert", kBertTypes, "BertModel", kBertPrefixes, kBertUnused, kBert},
@@ -284,6 +264,8 @@ bool needs(const ModelConfig& config, const TensorRow& row) {
       return config.output_bias;
     case Need::ffn_bias:
       return config.ffn_bias;
+    case Need::qk_norm:
+      return config.qk_norm;
     case Need::rope_divisors:
       return !config.rope_divisors.empty();
   }

@@ -35,6 +35,7 @@ enum class Need : uint8_t {
   qkv_bias,
   output_bias,
   ffn_bias,
+  qk_norm,
   rope_divisors,
 };
 

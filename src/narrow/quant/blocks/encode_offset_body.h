@@ -7,6 +7,7 @@
 #include <array>
 #include <cstring>
 
+#include "narrow/quant/blocks/encoders.h"
 #include "narrow/quant/blocks/layout.h"
 #include "narrow/quant/blocks/search.h"
 
@@ -215,8 +216,24 @@ class OffsetEncoder {
   std::array<G, kGroups> groups_;
 };
 
-void do_q2_k(const float* x, const float* importance, int64_t blocks, EncodeMethod method,
-             Emphasis emphasis, uint8_t* out) {
+template <class T>
+void encode_eight(const float* x, const float* importance, EncodeMethod method, Emphasis emphasis,
+                  uint8_t* codes, uint8_t* out) {
+  uint8_t s[8];
+  uint8_t o[8];
+  Half d;
+  Half dmin;
+  OffsetEncoder<T>(x, importance, method, emphasis).run(codes, s, o, d, dmin);
+  store_half(out, d);
+  store_half(out + 2, dmin);
+  pack_scales_offsets8(s, o, out + 4);
+}
+
+}  // namespace
+
+inline namespace NARROW_BLOCKS_ISA {
+
+NARROW_BLOCK_ENCODER(q2_k) {
   uint8_t codes[kSuper];
   uint8_t s[16];
   uint8_t o[16];
@@ -232,21 +249,7 @@ void do_q2_k(const float* x, const float* importance, int64_t blocks, EncodeMeth
   }
 }
 
-template <class T>
-void encode_eight(const float* x, const float* importance, EncodeMethod method, Emphasis emphasis,
-                  uint8_t* codes, uint8_t* out) {
-  uint8_t s[8];
-  uint8_t o[8];
-  Half d;
-  Half dmin;
-  OffsetEncoder<T>(x, importance, method, emphasis).run(codes, s, o, d, dmin);
-  store_half(out, d);
-  store_half(out + 2, dmin);
-  pack_scales_offsets8(s, o, out + 4);
-}
-
-void do_q4_k(const float* x, const float* importance, int64_t blocks, EncodeMethod method,
-             Emphasis emphasis, uint8_t* out) {
+NARROW_BLOCK_ENCODER(q4_k) {
   uint8_t codes[kSuper];
   for (int64_t b = 0; b < blocks; ++b, x += kSuper, out += 144) {
     encode_eight<Q4K>(x, importance, method, emphasis, codes, out);
@@ -255,8 +258,7 @@ void do_q4_k(const float* x, const float* importance, int64_t blocks, EncodeMeth
   }
 }
 
-void do_q5_k(const float* x, const float* importance, int64_t blocks, EncodeMethod method,
-             Emphasis emphasis, uint8_t* out) {
+NARROW_BLOCK_ENCODER(q5_k) {
   uint8_t codes[kSuper];
   for (int64_t b = 0; b < blocks; ++b, x += kSuper, out += 176) {
     encode_eight<Q5K>(x, importance, method, emphasis, codes, out);
@@ -266,6 +268,5 @@ void do_q5_k(const float* x, const float* importance, int64_t blocks, EncodeMeth
   }
 }
 
-}  // namespace
-
+}  // namespace NARROW_BLOCKS_ISA
 }  // namespace narrow::blocks

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "narrow/quant/blocks/encoders.h"
 #include "narrow/quant/blocks/layout.h"
 #include "narrow/quant/blocks/search.h"
 
@@ -125,8 +126,11 @@ void for_each_block(const float* x, const float* importance, int64_t blocks, Enc
   }
 }
 
-void do_q4_0(const float* x, const float* importance, int64_t blocks, EncodeMethod method,
-             Emphasis emphasis, uint8_t* out) {
+}  // namespace
+
+inline namespace NARROW_BLOCKS_ISA {
+
+NARROW_BLOCK_ENCODER(q4_0) {
   for_each_block(
       x, importance, blocks, method, emphasis, 18, out, [&](const SmallBlock& block, uint8_t* to) {
         uint8_t codes[kSmall];
@@ -135,8 +139,7 @@ void do_q4_0(const float* x, const float* importance, int64_t blocks, EncodeMeth
       });
 }
 
-void do_q4_1(const float* x, const float* importance, int64_t blocks, EncodeMethod method,
-             Emphasis emphasis, uint8_t* out) {
+NARROW_BLOCK_ENCODER(q4_1) {
   for_each_block(x, importance, blocks, method, emphasis, 20, out,
                  [&](const SmallBlock& block, uint8_t* to) {
                    uint8_t codes[kSmall];
@@ -147,8 +150,7 @@ void do_q4_1(const float* x, const float* importance, int64_t blocks, EncodeMeth
                  });
 }
 
-void do_q5_0(const float* x, const float* importance, int64_t blocks, EncodeMethod method,
-             Emphasis emphasis, uint8_t* out) {
+NARROW_BLOCK_ENCODER(q5_0) {
   for_each_block(
       x, importance, blocks, method, emphasis, 22, out, [&](const SmallBlock& block, uint8_t* to) {
         uint8_t codes[kSmall];
@@ -158,8 +160,7 @@ void do_q5_0(const float* x, const float* importance, int64_t blocks, EncodeMeth
       });
 }
 
-void do_q5_1(const float* x, const float* importance, int64_t blocks, EncodeMethod method,
-             Emphasis emphasis, uint8_t* out) {
+NARROW_BLOCK_ENCODER(q5_1) {
   for_each_block(x, importance, blocks, method, emphasis, 24, out,
                  [&](const SmallBlock& block, uint8_t* to) {
                    uint8_t codes[kSmall];
@@ -171,8 +172,7 @@ void do_q5_1(const float* x, const float* importance, int64_t blocks, EncodeMeth
                  });
 }
 
-void do_q8_0(const float* x, const float* importance, int64_t blocks, EncodeMethod method,
-             Emphasis emphasis, uint8_t* out) {
+NARROW_BLOCK_ENCODER(q8_0) {
   for_each_block(
       x, importance, blocks, method, emphasis, 34, out, [&](const SmallBlock& block, uint8_t* to) {
         // Codes stay in [-127, 127]: products of pairs of -128 would not fit 16 bits.
@@ -182,8 +182,7 @@ void do_q8_0(const float* x, const float* importance, int64_t blocks, EncodeMeth
       });
 }
 
-void do_iq4_nl(const float* x, const float* importance, int64_t blocks, EncodeMethod method,
-               Emphasis emphasis, uint8_t* out) {
+NARROW_BLOCK_ENCODER(iq4_nl) {
   for_each_block(
       x, importance, blocks, method, emphasis, 18, out, [&](const SmallBlock& block, uint8_t* to) {
         uint8_t codes[kSmall];
@@ -192,6 +191,5 @@ void do_iq4_nl(const float* x, const float* importance, int64_t blocks, EncodeMe
       });
 }
 
-}  // namespace
-
+}  // namespace NARROW_BLOCKS_ISA
 }  // namespace narrow::blocks

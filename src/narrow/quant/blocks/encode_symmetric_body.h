@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "narrow/quant/blocks/encoders.h"
 #include "narrow/quant/blocks/layout.h"
 #include "narrow/quant/blocks/search.h"
 
@@ -159,8 +160,11 @@ class SymmetricEncoder {
   std::array<Group<T::kVectors>, kGroups> groups_;
 };
 
-void do_q3_k(const float* x, const float* importance, int64_t blocks, EncodeMethod method,
-             Emphasis emphasis, uint8_t* out) {
+}  // namespace
+
+inline namespace NARROW_BLOCKS_ISA {
+
+NARROW_BLOCK_ENCODER(q3_k) {
   uint8_t codes[kSuper];
   std::array<int, 16> s;
   for (int64_t b = 0; b < blocks; ++b, x += kSuper, out += 110) {
@@ -175,8 +179,7 @@ void do_q3_k(const float* x, const float* importance, int64_t blocks, EncodeMeth
   }
 }
 
-void do_q6_k(const float* x, const float* importance, int64_t blocks, EncodeMethod method,
-             Emphasis emphasis, uint8_t* out) {
+NARROW_BLOCK_ENCODER(q6_k) {
   uint8_t codes[kSuper];
   std::array<int, 16> s;
   for (int64_t b = 0; b < blocks; ++b, x += kSuper, out += 210) {
@@ -189,8 +192,7 @@ void do_q6_k(const float* x, const float* importance, int64_t blocks, EncodeMeth
   }
 }
 
-void do_iq4_xs(const float* x, const float* importance, int64_t blocks, EncodeMethod method,
-               Emphasis emphasis, uint8_t* out) {
+NARROW_BLOCK_ENCODER(iq4_xs) {
   uint8_t codes[kSuper];
   std::array<int, 8> s;
   for (int64_t b = 0; b < blocks; ++b, x += kSuper, out += 136) {
@@ -209,6 +211,5 @@ void do_iq4_xs(const float* x, const float* importance, int64_t blocks, EncodeMe
   }
 }
 
-}  // namespace
-
+}  // namespace NARROW_BLOCKS_ISA
 }  // namespace narrow::blocks

@@ -21,11 +21,7 @@ namespace {
 }  // namespace
 
 void attend(const AttendArgs& args) noexcept {
-  if (args.half != 0) {
-    attend_body<Float16>(args);
-  } else {
-    attend_body<float>(args);
-  }
+  attend_body(args);
 }
 
 void activate(SmoothUnit unit, const float* x, float* y, int64_t count) noexcept {

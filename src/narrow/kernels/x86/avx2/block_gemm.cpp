@@ -20,6 +20,7 @@ namespace {
 #include "narrow/kernels/block_gemm_body.h"
 // Behind it.
 #include "narrow/kernels/block_float_body.h"
+#include "narrow/kernels/quantize_blocks_body.h"
 
 __m256i magnitude(__m256 x) {
   return _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(0x7fffffff));
@@ -68,28 +69,7 @@ void sum_halves(const int8_t* codes, int32_t* sums) {
 }  // namespace
 
 void quantize_blocks(const QuantizeBlocksArgs& args) noexcept {
-  const BlockRows& rows = args.rows;
-  const int64_t parts = kRun / args.group;
-  const int64_t runs = args.k / kRun;
-  for (int64_t r = args.begin; r < args.end; ++r) {
-    for (int64_t run = 0; run < runs; ++run) {
-      const int64_t in_stretch = run % kStretchRuns;
-      const int64_t before = run - in_stretch;
-      const int64_t width = runs - before < kStretchRuns ? runs - before : kStretchRuns;
-      const int64_t i = r % rows.tile;
-      const int64_t at = before * rows.padded + (r - i) * width + in_stretch * rows.tile;
-      int8_t* codes = rows.codes + (at + i) * kRun;
-      quantize_run(args.x + r * args.k + run * kRun, rows.scales + at + i, codes);
-      if (rows.start == nullptr) continue;
-      int32_t sums[2];
-      sum_halves(codes, sums);
-      if (parts == 1) sums[0] += sums[1];
-      for (int64_t p = 0; p < parts; ++p) {
-        rows.start[at * parts + p * rows.tile + i] = -args.zero * sums[p];
-        rows.sums[at * parts + p * rows.tile + i] = static_cast<float>(sums[p]);
-      }
-    }
-  }
+  quantize_blocks_body(args, quantize_run, sum_halves);
 }
 
 void block_gemm(const BlockGemmArgs& args) noexcept {

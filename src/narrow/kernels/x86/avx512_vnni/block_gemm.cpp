@@ -20,6 +20,7 @@ namespace {
 #include "narrow/kernels/block_gemm_body.h"
 // Behind it.
 #include "narrow/kernels/block_float_body.h"
+#include "narrow/kernels/quantize_blocks_body.h"
 
 __m512i magnitude(__m512 x) {
   return _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7fffffff));
@@ -86,16 +87,12 @@ FourRuns quantize_runs(const float* x, int8_t* codes, int64_t pitch) {
 
 void quantize_blocks(const QuantizeBlocksArgs& args) noexcept {
   const BlockRows& rows = args.rows;
-  const int64_t parts = kRun / args.group;
   const int64_t runs = args.k / kRun;
   static_assert(kStretchRuns % kAtOnce == 0);
   for (int64_t r = args.begin; r < args.end; ++r) {
     for (int64_t run = 0; run < runs; run += kAtOnce) {
-      const int64_t in_stretch = run % kStretchRuns;
-      const int64_t before = run - in_stretch;
-      const int64_t width = runs - before < kStretchRuns ? runs - before : kStretchRuns;
       const int64_t i = r % rows.tile;
-      const int64_t at = before * rows.padded + (r - i) * width + in_stretch * rows.tile;
+      const int64_t at = run_place(args, r, run);
       const float* x = args.x + r * args.k + run * kRun;
       int8_t* codes = rows.codes + (at + i) * kRun;
       const int64_t pitch = rows.tile * kRun;
@@ -116,13 +113,7 @@ void quantize_blocks(const QuantizeBlocksArgs& args) noexcept {
       for (int64_t j = 0; j < count; ++j) {
         const int64_t place = at + j * rows.tile;
         rows.scales[place + i] = four.scales[j];
-        if (rows.start == nullptr) continue;
-        int32_t sums[2] = {four.sums[j], four.sums[kAtOnce + j]};
-        if (parts == 1) sums[0] += sums[1];
-        for (int64_t p = 0; p < parts; ++p) {
-          rows.start[place * parts + p * rows.tile + i] = -args.zero * sums[p];
-          rows.sums[place * parts + p * rows.tile + i] = static_cast<float>(sums[p]);
-        }
+        store_sums(args, place, r, four.sums[j], four.sums[kAtOnce + j]);
       }
     }
   }

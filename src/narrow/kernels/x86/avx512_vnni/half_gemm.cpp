@@ -19,14 +19,7 @@ namespace {
 }  // namespace
 
 void half_gemm(const HalfGemmArgs& args) noexcept {
-  switch (args.stored) {
-    case 0:
-      return half_gemm_body<Float16>(args);
-    case 1:
-      return half_gemm_body<BrainFloat>(args);
-    default:
-      return half_gemm_body<float>(args);
-  }
+  half_gemm_body(args);
 }
 
 }  // namespace narrow::kernels::avx512_vnni
