@@ -38,36 +38,21 @@ struct BenchFlags {
   LlmBenchFlags llm;
 };
 
-/// `given` are the flags of the other kind of model.
-void refuse(const std::vector<std::string>& given, const char* kind) {
-  if (given.empty()) return;
-  throw Error(ErrorCode::invalid_argument, fmt::format("{} is for {} alone", given.front(), kind),
-              "narrow bench --help shows which model takes which flags");
-}
-
-/// Which of these flags the user gave.
-std::vector<std::string> given_of(const CLI::App& command,
-                                  std::initializer_list<const char*> names) {
-  std::vector<std::string> given;
-  for (const char* name : names) {
-    if (command.count(name) > 0) given.emplace_back(name);
-  }
-  return given;
-}
-
 void run_bench(const BenchFlags& flags, const CLI::App& command, Context& context) {
   if (is_language_model(flags.model)) {
-    refuse(
-        given_of(command, {"--batch", "--seconds", "--runs", "--warmup", "--input", "--profile"}),
-        "ONNX models");
+    refuse_flags("bench",
+                 given_flags(command, {"--batch", "--seconds", "--runs", "--warmup", "--input",
+                                       "--profile"}),
+                 "ONNX models");
     LlmBenchFlags llm = flags.llm;
     llm.model = flags.model;
     llm.compute = flags.compute;
     llm.seed = flags.seed;
     return bench_language_model(llm, context);
   }
-  refuse(given_of(command, {"--prompt-tokens", "--new-tokens", "--rounds", "--cache"}),
-         "language models");
+  refuse_flags("bench",
+               given_flags(command, {"--prompt-tokens", "--new-tokens", "--rounds", "--cache"}),
+               "language models");
   const Graph graph = load_model(flags.model);
   BenchOptions options;
   const int64_t fixed = fixed_batch(graph);
@@ -113,8 +98,7 @@ void add_bench(CLI::App& app, Context& context) {
               "Language models: tokens to make after it (default 64)");
   add_integer(*command, "--rounds", flags->llm.rounds, 1, 1000,
               "Language models: how often, the median counts (default 3)");
-  add_choice(*command, "--cache", flags->llm.cache, {"f16", "f32"},
-             "Language models: how keys and values are kept (default f16)");
+  add_cache(*command, flags->llm.cache);
   add_compute(*command, flags->compute);
   add_common_options(*command, context);
   command->footer(kExamples);

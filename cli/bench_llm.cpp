@@ -50,11 +50,11 @@ void bench_language_model(const LlmBenchFlags& flags, Context& context) {
   options.seed = static_cast<uint64_t>(flags.seed);
   options.progress = make_progress();
   options.decoder.threads = context.thread_count();
-  options.decoder.cache = flags.cache == "f32" ? llm::CacheType::f32 : llm::CacheType::f16;
+  options.decoder.cache = cache_of(flags.cache);
   // No more cache than these tokens take: a long context may not fit the memory.
   options.decoder.capacity =
       std::min(model.config().context, flags.prompt_tokens + flags.new_tokens);
-  if (flags.compute == "float") options.decoder.activations = llm::Activations::real;
+  options.decoder.activations = activations_of(flags.compute);
   const llm::SpeedResult result = llm::measure_speed(model, options);
   const uint64_t peak = peak_rss_bytes();
   context.print(json_text(json_of(result, peak)), text_of(result, peak));

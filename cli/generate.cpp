@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "commands.h"
+#include "llm.h"
 #include "narrow/core/error.h"
 #include "narrow/core/file.h"
 
@@ -49,9 +50,9 @@ std::vector<int32_t> prompt_of(const GenerateFlags& flags, const llm::Tokenizer&
 llm::CachedDecoder make_decoder(const llm::LanguageModel& model, const GenerateFlags& flags,
                                 int64_t prompt_tokens, int threads) {
   llm::DecoderOptions options;
-  options.cache = flags.cache == "f32" ? llm::CacheType::f32 : llm::CacheType::f16;
+  options.cache = cache_of(flags.cache);
   options.threads = threads;
-  if (flags.compute == "float") options.activations = llm::Activations::real;
+  options.activations = activations_of(flags.compute);
   // No more memory than this text can take.
   const int64_t longest = flags.context > 0 ? flags.context : model.config().context;
   options.capacity = std::min(longest, prompt_tokens + flags.options.tokens);
@@ -134,11 +135,8 @@ void add_generate(CLI::App& app, Context& context) {
                     "Go on after tokens that end texts");
   add_integer(*command, "--context", flags->context, 1, 1 << 24,
               "Most tokens of prompt and text (default: what the model was trained for)");
-  add_choice(*command, "--cache", flags->cache, {"f16", "f32"},
-             "How keys and values are kept (default f16)");
-  add_choice(*command, "--compute", flags->compute, {"integer", "float"},
-             "integer: what meets weights in blocks is quantized to 8 bits (default); float: it is "
-             "not, slow");
+  add_cache(*command, flags->cache);
+  add_activations(*command, flags->compute);
   add_common_options(*command, context);
   command->footer(kExamples);
   command->callback(

@@ -7,8 +7,16 @@
 #include <vector>
 
 #include "context.h"
+#include "narrow/llm/architectures/build.h"
 
 namespace narrow::cli {
+
+/// --compute and --cache of what runs a language model, and what their words mean.
+void add_activations(CLI::App& command, std::string& compute);
+void add_cache(CLI::App& command, std::string& cache);
+/// Throws invalid_argument for a word that only ONNX models take.
+llm::Activations activations_of(const std::string& compute);
+llm::CacheType cache_of(const std::string& cache);
 
 /// The flags of `quantize` that language models alone have, and what else it hands over.
 struct LlmFlags {

@@ -31,6 +31,23 @@ CLI::Option* add_data(CLI::App& command, std::string& spec, const std::string& h
   return command.add_option("--data", spec, help)->type_name("DATA");
 }
 
+std::vector<std::string> given_flags(const CLI::App& command,
+                                     std::initializer_list<const char*> names) {
+  std::vector<std::string> given;
+  for (const char* name : names) {
+    if (command.count(name) > 0) given.emplace_back(name);
+  }
+  return given;
+}
+
+void refuse_flags(const char* command, const std::vector<std::string>& given, const char* kind) {
+  if (given.empty()) return;
+  throw Error(ErrorCode::invalid_argument,
+              fmt::format("{} {} for {} alone", fmt::join(given, ", "),
+                          given.size() == 1 ? "is" : "are", kind),
+              fmt::format("narrow {} --help shows which model takes which flags", command));
+}
+
 Graph load_model(const std::string& path) {
   return read_onnx(path);
 }

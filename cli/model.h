@@ -3,9 +3,11 @@
 #pragma once
 
 #include <filesystem>
+#include <initializer_list>
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "context.h"
 #include "narrow/data/dataset.h"
@@ -21,6 +23,12 @@ CLI::Option* add_model(CLI::App& command, const std::string& name, std::string& 
 void add_compute(CLI::App& command, std::string& compute);
 /// --data, checked when the command line is read; `spec` gets the text.
 CLI::Option* add_data(CLI::App& command, std::string& spec, const std::string& help);
+
+/// Which of these flags the user gave.
+std::vector<std::string> given_flags(const CLI::App& command,
+                                     std::initializer_list<const char*> names);
+/// Refuses flags (as typed) of the other kind of model than the one that is given.
+void refuse_flags(const char* command, const std::vector<std::string>& given, const char* kind);
 
 /// Errors get the path as context.
 Graph load_model(const std::string& path);

@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "commands.h"
+#include "llm.h"
 #include "narrow/core/error.h"
 #include "text.h"
 
@@ -102,7 +103,7 @@ void run_perplexity(const PerplexityFlags& flags, Context& context) {
   if (options.windows == llm::Windows::halves) options.bos = llm::chunk_bos(tokenizer);
   options.batch_tokens = flags.batch_tokens;
   options.threads = context.thread_count();
-  if (flags.compute == "float") options.activations = llm::Activations::real;
+  options.activations = activations_of(flags.compute);
   const std::vector<int32_t> ids = tokenizer.encode(text);
   const auto start = std::chrono::steady_clock::now();
   const llm::PerplexityResult result =
@@ -128,9 +129,7 @@ void add_perplexity(CLI::App& app, Context& context) {
               "Score every token in windows that begin so far apart");
   add_integer(*command, "--batch-tokens", flags->batch_tokens, 1, 1 << 20,
               "Chunks run together up to so many tokens (default 2048)");
-  add_choice(*command, "--compute", flags->compute, {"integer", "float"},
-             "integer: what meets weights in blocks is quantized to 8 bits (default); float: it is "
-             "not, slow");
+  add_activations(*command, flags->compute);
   add_common_options(*command, context);
   command->footer(kExamples);
   command->callback(

@@ -61,15 +61,6 @@ struct QuantizeFlags {
   LlmFlags llm;
 };
 
-/// Flags of the other kind of model than the one that is given, as typed.
-void refuse_flags(const std::vector<std::string>& given, const char* kind) {
-  if (given.empty()) return;
-  throw Error(ErrorCode::invalid_argument,
-              fmt::format("{} {} for {} alone", fmt::join(given, ", "),
-                          given.size() == 1 ? "is" : "are", kind),
-              "narrow quantize --help shows which model takes which flags");
-}
-
 std::string flag_name(std::string_view key) {
   std::string name(key);
   std::replace(name.begin(), name.end(), '_', '-');
@@ -100,7 +91,7 @@ void run_language_model(const QuantizeFlags& flags, Context& context) {
   for (const auto& [given, name] : others) {
     if (given) foreign.emplace_back(name);
   }
-  refuse_flags(foreign, "ONNX models");
+  refuse_flags("quantize", foreign, "ONNX models");
   if (flags.output.empty()) {
     throw Error(ErrorCode::invalid_argument, "quantize needs the name of the file to write",
                 "add -o FILE.gguf");
@@ -132,7 +123,7 @@ void run_quantization(const QuantizeFlags& flags, Context& context) {
   if (!flags.model.empty() && is_language_model(flags.model)) {
     return run_language_model(flags, context);
   }
-  refuse_flags(given_llm_flags(flags.llm), "language models");
+  refuse_flags("quantize", given_llm_flags(flags.llm), "language models");
   const Recipe recipe = build_recipe(flags);
   if (flags.dump_recipe) {
     const std::string yaml = dump_recipe(recipe);
