@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // narrow perplexity and narrow generate on the project's own language model.
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include "cli/cli_testing.h"
 #include "narrow/core/file.h"
@@ -123,6 +124,9 @@ TEST(CliBench, MeasuresALanguageModel) {
   Outcome wrong = narrow_program({"bench", kModel, "--batch", "2"});
   EXPECT_EQ(wrong.code, 2);
   EXPECT_NE(wrong.err.find("--batch is for ONNX models"), std::string::npos) << wrong.err;
+  wrong = narrow_program({"bench", kModel, "--compute", "reference"});
+  EXPECT_EQ(wrong.code, 2);
+  EXPECT_NE(wrong.err.find("--compute reference is for ONNX models"), std::string::npos);
   wrong = narrow_program({"bench", kModel, "--prompt-tokens", "600"});
   EXPECT_EQ(wrong.code, 2);
   EXPECT_NE(wrong.err.find("exceed the context of 512"), std::string::npos) << wrong.err;
@@ -151,6 +155,21 @@ TEST(CliCalibrate, StatisticsForQuantize) {
   const Outcome other =
       narrow_program({"calibrate", kModel, "--data", "text:/absent", "-o", stats});
   EXPECT_EQ(other.code, 3);
+}
+
+TEST(CliModels, APipeIsNoModelAndIsNotWaitedFor) {
+  const TemporaryFolder folder;
+  const std::string pipe = folder.file("pipe");
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  const std::vector<std::vector<std::string>> commands{
+      {"quantize", pipe, "-o", folder.file("q.onnx"), "--mode", "dynamic"},
+      {"bench", pipe},
+      {"inspect", pipe}};
+  for (const auto& command : commands) {
+    const Outcome o = narrow_program(command);
+    EXPECT_EQ(o.code, 2) << command.front();
+    EXPECT_NE(o.err.find("is not a file"), std::string::npos) << o.err;
+  }
 }
 
 }  // namespace

@@ -2,22 +2,14 @@
 #include "narrow/llm/model_tokenizer.h"
 
 #include "narrow/core/error.h"
-#include "narrow/core/file.h"
+#include "narrow/formats/gguf/gguf.h"
 #include "narrow/llm/tokenizer/tokenizer_json.h"
 #include "narrow/llm/vocabulary.h"
 
 namespace narrow::llm {
-namespace {
-
-bool is_gguf(const std::filesystem::path& path) {
-  return std::filesystem::is_regular_file(path) &&
-         MappedFile::open(path)->text().starts_with("GGUF");
-}
-
-}  // namespace
 
 TokenizerData read_model_tokenizer(const std::filesystem::path& path) {
-  if (!is_gguf(path)) return read_tokenizer(path);
+  if (!is_gguf_file(path)) return read_tokenizer(path);
   const GgufFile file = GgufFile::open(path);
   try {
     return tokenizer_data_from_gguf(vocabulary_of(file));

@@ -3,9 +3,6 @@
 
 #include <fmt/format.h>
 
-#include <array>
-#include <fstream>
-
 #include "narrow/core/error.h"
 #include "narrow/llm/checkpoint.h"
 
@@ -144,9 +141,7 @@ ModelTraits model_traits(const GgufMetadata& metadata) {
 bool is_language_model(const fs::path& path) {
   std::error_code ignored;
   if (fs::is_directory(path, ignored)) return true;
-  std::array<char, 4> magic{};
-  std::ifstream(path, std::ios::binary).read(magic.data(), magic.size());
-  return std::string_view(magic.data(), magic.size()) == "GGUF" || path.extension() == ".gguf";
+  return is_gguf_file(path) || path.extension() == ".gguf";
 }
 
 }  // namespace narrow

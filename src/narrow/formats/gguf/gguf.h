@@ -28,6 +28,10 @@ namespace narrow {
 
 using GgufMetadata = std::vector<std::pair<std::string, GgufValue>>;
 
+/// By the first bytes. Of a path that is no regular file, or cannot be read: false.
+bool starts_as_gguf(std::span<const std::byte> bytes);
+bool is_gguf_file(const std::filesystem::path& path);
+
 struct GgufTensor {
   std::string name;
   const GgufTensorType* type = nullptr;

@@ -192,7 +192,7 @@ ImportanceFile read_importance(const std::filesystem::path& path) {
 
 ImportanceFile parse_importance(std::shared_ptr<const void> owner, std::span<const std::byte> bytes,
                                 const std::string& name) {
-  if (bytes.size() >= 4 && std::memcmp(bytes.data(), "GGUF", 4) == 0) {
+  if (starts_as_gguf(bytes)) {
     const GgufFile gguf = GgufFile::parse(std::move(owner), bytes, name);
     try {
       return from_gguf(gguf);

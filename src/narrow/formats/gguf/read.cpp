@@ -2,8 +2,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstring>
+#include <fstream>
 #include <limits>
 
 #include "narrow/core/error.h"
@@ -165,6 +167,18 @@ void require_disjoint(const std::vector<GgufTensor>& tensors) {
 }
 
 }  // namespace
+
+bool starts_as_gguf(std::span<const std::byte> bytes) {
+  return bytes.size() >= sizeof(kMagic) && take_number<uint32_t>(bytes) == kMagic;
+}
+
+bool is_gguf_file(const std::filesystem::path& path) {
+  std::error_code ignored;
+  if (!std::filesystem::is_regular_file(path, ignored)) return false;  // a pipe would wait
+  std::array<char, sizeof(kMagic)> begin{};
+  std::ifstream(path, std::ios::binary).read(begin.data(), begin.size());
+  return starts_as_gguf(std::as_bytes(std::span(begin)));
+}
 
 GgufFile GgufFile::open(const std::filesystem::path& path) {
   const auto file = MappedFile::open(path);
