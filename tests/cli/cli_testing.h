@@ -11,6 +11,8 @@
 #include <string>
 #include <vector>
 
+#include "support.h"
+
 namespace narrow::testing {
 
 using Json = nlohmann::json;
@@ -40,7 +42,7 @@ class Process {
   Outcome wait();
 
  private:
-  std::filesystem::path folder_;
+  TemporaryFolder folder_;
   pid_t pid_ = -1;
 };
 
@@ -50,22 +52,6 @@ Outcome narrow_program(const std::vector<std::string>& arguments,
 /// The same with --json; expects success and that stdout is one JSON object and nothing else.
 Json narrow_json(std::vector<std::string> arguments, const Process::Options& options = {});
 
-/// A folder of its own for one test, removed with everything in it.
-class TemporaryFolder {
- public:
-  TemporaryFolder();
-  ~TemporaryFolder();
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-  const std::filesystem::path& path() const { return path_; }
-  std::string file(const std::string& name) const { return (path_ / name).string(); }
-  std::vector<std::string> names() const;
-
- private:
-  std::filesystem::path path_;
-};
-
-std::string read_file(const std::filesystem::path& path);
 void write_file(const std::filesystem::path& path, const std::string& text);
 void expect_contains(const std::string& text, const std::string& piece);
 

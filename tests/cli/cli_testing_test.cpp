@@ -17,11 +17,6 @@ extern char** environ;
 namespace narrow::testing {
 namespace {
 
-std::filesystem::path make_folder() {
-  std::string pattern = (std::filesystem::temp_directory_path() / "narrow-cli-XXXXXX").string();
-  return ::mkdtemp(pattern.data());
-}
-
 std::vector<std::string> merged_environment(const std::map<std::string, std::string>& added) {
   std::vector<std::string> out;
   for (char** entry = environ; *entry != nullptr; ++entry) {
@@ -45,8 +40,7 @@ std::vector<char*> pointers(std::vector<std::string>& words) {
 
 }  // namespace
 
-Process::Process(const std::vector<std::string>& arguments, const Options& options)
-    : folder_(make_folder()) {
+Process::Process(const std::vector<std::string>& arguments, const Options& options) {
   std::vector<std::string> words = {NARROW_PROGRAM};
   words.insert(words.end(), arguments.begin(), arguments.end());
   std::vector<std::string> environment = merged_environment(options.environment);
@@ -74,12 +68,10 @@ Process::~Process() {
     ::kill(pid_, SIGKILL);
     ::waitpid(pid_, nullptr, 0);
   }
-  std::error_code ignored;
-  std::filesystem::remove_all(folder_, ignored);
 }
 
 std::string Process::err_so_far() const {
-  return read_file(folder_ / "err");
+  return bytes_of(folder_ / "err");
 }
 
 Outcome Process::wait() {
@@ -89,8 +81,8 @@ Outcome Process::wait() {
     outcome.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   }
   pid_ = -1;
-  outcome.out = read_file(folder_ / "out");
-  outcome.err = read_file(folder_ / "err");
+  outcome.out = bytes_of(folder_ / "out");
+  outcome.err = bytes_of(folder_ / "err");
   return outcome;
 }
 
@@ -105,27 +97,6 @@ Json narrow_json(std::vector<std::string> arguments, const Process::Options& opt
   const Json json = Json::parse(outcome.out, nullptr, false);
   EXPECT_TRUE(json.is_object()) << outcome.out;
   return json.is_object() ? json : Json::object();
-}
-
-TemporaryFolder::TemporaryFolder() : path_(make_folder()) {}
-
-TemporaryFolder::~TemporaryFolder() {
-  std::error_code ignored;
-  std::filesystem::remove_all(path_, ignored);
-}
-
-std::vector<std::string> TemporaryFolder::names() const {
-  std::vector<std::string> names;
-  for (const auto& entry : std::filesystem::directory_iterator(path_)) {
-    names.push_back(entry.path().filename().string());
-  }
-  std::sort(names.begin(), names.end());
-  return names;
-}
-
-std::string read_file(const std::filesystem::path& path) {
-  std::ifstream in(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
 }
 
 void write_file(const std::filesystem::path& path, const std::string& text) {

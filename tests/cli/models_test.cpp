@@ -178,7 +178,7 @@ TEST(Inspect, TextHasTheSame) {
 
 TEST(Inspect, UnknownOperatorsAreListed) {
   const TemporaryFolder folder;
-  std::string model = read_file(fashion_model());
+  std::string model = bytes_of(fashion_model());
   // An operator of the same length that nobody has; the name stands in two nodes' op_type.
   size_t renamed = 0;
   for (size_t at = model.find("\x22\x04"

@@ -131,7 +131,7 @@ TEST_F(Quantized, SameJobSameBytes) {
         narrow_program({"quantize", fashion_model(), "-o", again, "--data", train(), "--eval-data",
                         few(), "--calibration-samples", "100", "--threads", threads});
     ASSERT_EQ(outcome.code, 0) << outcome.err;
-    EXPECT_TRUE(read_file(again) == read_file(file_)) << threads << " threads";
+    EXPECT_TRUE(bytes_of(again) == bytes_of(file_)) << threads << " threads";
     std::filesystem::remove(again);
   }
 }
@@ -157,7 +157,7 @@ TEST_F(Quantized, RecipeEqualsFlags) {
                             folder.file("r.yaml")})
                 .code,
             0);
-  EXPECT_TRUE(read_file(folder.file("a.onnx")) == read_file(folder.file("b.onnx")));
+  EXPECT_TRUE(bytes_of(folder.file("a.onnx")) == bytes_of(folder.file("b.onnx")));
   const Json json = narrow_json({"inspect", folder.file("a.onnx")});
   EXPECT_EQ(json.at("plan").at("layers").at("float"), 1) << "/fc2 is excluded";
 }
@@ -193,7 +193,7 @@ TEST_F(Quantized, AGateThatFailsWritesNothing) {
   ASSERT_TRUE(json.is_object()) << outcome.out;
   EXPECT_FALSE(json.at("refusal").at("reason").get<std::string>().empty());
   EXPECT_EQ(json.at("output"), "");
-  EXPECT_EQ(read_file(folder.file("q.onnx")), "the old file");
+  EXPECT_EQ(bytes_of(folder.file("q.onnx")), "the old file");
   EXPECT_EQ(folder.names(), std::vector<std::string>{"q.onnx"});
 }
 
@@ -287,7 +287,7 @@ TEST_F(Quantized, InterruptStopsCleanly) {
   expect_contains(outcome.err, "stopped on request");
   EXPECT_EQ(outcome.err.find('\r'), std::string::npos) << "no bars but on a terminal";
   EXPECT_EQ(folder.names(), std::vector<std::string>{"q.onnx"});
-  EXPECT_EQ(read_file(folder.file("q.onnx")), "the old file");
+  EXPECT_EQ(bytes_of(folder.file("q.onnx")), "the old file");
 }
 
 TEST_F(Quantized, ATerminalGetsABar) {
@@ -332,7 +332,7 @@ TEST_F(Quantized, AFullDiskLeavesTheOldFile) {
   EXPECT_EQ(outcome.code, 3) << outcome.err;
   expect_contains(outcome.err, "No space left");
   expect_contains(outcome.err, "hint: free some space");
-  EXPECT_EQ(read_file(disk + "/q.onnx"), "the old file");
+  EXPECT_EQ(bytes_of(disk + "/q.onnx"), "the old file");
   size_t files = 0;
   for (const auto& entry : std::filesystem::directory_iterator(disk)) files += entry.exists();
   EXPECT_EQ(files, 1u);
@@ -346,7 +346,7 @@ TEST_F(Quantized, KillLeavesTheOldFile) {
   ASSERT_TRUE(wait_until([&] { return !process.err_so_far().empty(); }));
   ::kill(process.pid(), SIGKILL);
   EXPECT_EQ(process.wait().code, 128 + SIGKILL);
-  EXPECT_EQ(read_file(folder.file("q.onnx")), "the old file");
+  EXPECT_EQ(bytes_of(folder.file("q.onnx")), "the old file");
 }
 
 }  // namespace

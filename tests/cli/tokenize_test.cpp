@@ -13,7 +13,7 @@ std::string golden(const std::string& name) {
 TEST(Tokenize, IdsOfATextAndOfAFile) {
   const TemporaryFolder folder;
   const auto model = golden("wordpiece_bert.json");
-  const Json vocabulary = Json::parse(read_file(model)).at("model").at("vocab");
+  const Json vocabulary = Json::parse(bytes_of(model)).at("model").at("vocab");
   const int32_t cls = vocabulary.at("[CLS]");
   const int32_t sep = vocabulary.at("[SEP]");
   const int32_t mark = vocabulary.at("!");
@@ -29,7 +29,7 @@ TEST(Tokenize, IdsOfATextAndOfAFile) {
 TEST(Tokenize, LinesAreTextsOfTheirOwn) {
   const TemporaryFolder folder;
   const auto model = golden("wordpiece_bert.json");
-  const Json vocabulary = Json::parse(read_file(model)).at("model").at("vocab");
+  const Json vocabulary = Json::parse(bytes_of(model)).at("model").at("vocab");
   const int32_t mark = vocabulary.at("!");
   write_file(folder.file("a.txt"), "!\n\n!!\n");
   const Json got = narrow_json(

@@ -108,6 +108,7 @@ INSTANTIATE_TEST_SUITE_P(
         Mistake{{"quantize", kModel, "-o", "q.onnx", "--weights", "int9"}, "'int9'", ""}));
 
 TEST(Usage, MissingFilesExitWithThree) {
+  const TemporaryFolder folder;
   for (const std::string& command : kCommands) {
     std::vector<std::string> arguments = {command, "/nonexistent/m.onnx"};
     if (command == "compare") arguments.push_back("/nonexistent/n.onnx");
@@ -116,7 +117,7 @@ TEST(Usage, MissingFilesExitWithThree) {
     }
     if (command == "tokenize") arguments.insert(arguments.end(), {"--text", "x"});
     if (command == "quantize")
-      arguments.insert(arguments.end(), {"-o", "/tmp/q", "--mode", "dynamic"});
+      arguments.insert(arguments.end(), {"-o", folder.file("q"), "--mode", "dynamic"});
     const Outcome outcome = narrow_program(arguments);
     EXPECT_EQ(outcome.code, 3) << command << ": " << outcome.err;
     expect_contains(outcome.err, "error: ");
@@ -140,7 +141,7 @@ TEST(Usage, ErrorsAreJsonWhenAskedFor) {
 
 TEST(Usage, ModelsThatAreNone) {
   const TemporaryFolder folder;
-  const std::string whole = read_file(kModel);
+  const std::string whole = bytes_of(kModel);
   write_file(folder.file("empty.onnx"), "");
   write_file(folder.file("text.onnx"), "this is no model at all");
   write_file(folder.file("cut.onnx"), whole.substr(0, whole.size() / 2));

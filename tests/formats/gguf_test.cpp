@@ -2,14 +2,13 @@
 #include "narrow/formats/gguf/gguf.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
-#include <cstdlib>
 #include <cstring>
 #include <functional>
 
 #include "narrow/core/error.h"
 #include "narrow/core/rng.h"
+#include "support.h"
 
 namespace narrow {
 namespace {
@@ -75,12 +74,8 @@ void refused(const Builder& b, const std::string& part, ErrorCode code = ErrorCo
 
 class GgufTest : public ::testing::Test {
  protected:
-  void SetUp() override {
-    folder_ = fs::temp_directory_path() / ("narrow_gguf_" + std::to_string(::getpid()));
-    fs::create_directories(folder_);
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-  fs::path folder_;
+  const testing::TemporaryFolder temporary_;
+  const fs::path& folder_ = temporary_.path();
 };
 
 TEST_F(GgufTest, ReadsEveryKindOfValue) {
@@ -186,8 +181,7 @@ TEST_F(GgufTest, ACopyIsTheSameFile) {
 }
 
 TEST_F(GgufTest, ACopyOfARealModelIsTheSameFile) {
-  const char* variable = std::getenv("NARROW_ASSETS");
-  const fs::path assets = variable != nullptr ? variable : NARROW_SOURCE_DIR "/../shared/assets";
+  const fs::path assets = testing::assets();
   const fs::path model = assets / "stories260k" / "stories260k-f32.gguf";
   if (!fs::exists(model)) GTEST_SKIP() << model << " is absent";
   const GgufFile f = GgufFile::open(model);

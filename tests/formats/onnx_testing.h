@@ -22,6 +22,7 @@
 #include "narrow/formats/onnx/onnx.h"
 #include "narrow/formats/onnx/opset.h"
 #include "narrow/formats/onnx/proto.h"
+#include "support.h"
 
 namespace narrow::testing {
 
@@ -42,37 +43,6 @@ inline std::vector<fs::path> corpus_files() {
   }
   std::sort(files.begin(), files.end());
   return files;
-}
-
-/// The folder of real models; tests skip where it is absent.
-inline fs::path assets() {
-  const char* named = std::getenv("NARROW_ASSETS");
-  return named != nullptr ? fs::path(named) : fs::path(NARROW_SOURCE_DIR) / "../shared/assets";
-}
-
-/// A folder of its own for one test, removed with everything in it.
-class TemporaryFolder {
- public:
-  TemporaryFolder() {
-    std::string pattern = (fs::temp_directory_path() / "narrow-onnx-XXXXXX").string();
-    path_ = ::mkdtemp(pattern.data());
-  }
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-  fs::path operator/(const std::string& name) const { return path_ / name; }
-  const fs::path& path() const { return path_; }
-
- private:
-  fs::path path_;
-};
-
-inline std::string bytes_of(const fs::path& path) {
-  std::ifstream in(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
 }
 
 inline void write_bytes(const fs::path& path, const std::string& bytes) {

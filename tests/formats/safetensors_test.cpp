@@ -2,15 +2,14 @@
 #include "narrow/formats/safetensors/safetensors.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
-#include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <functional>
 
 #include "narrow/core/error.h"
 #include "narrow/core/rng.h"
+#include "support.h"
 
 namespace narrow {
 namespace {
@@ -19,12 +18,6 @@ namespace fs = std::filesystem;
 
 class SafetensorsTest : public ::testing::Test {
  protected:
-  void SetUp() override {
-    folder_ = fs::temp_directory_path() / ("narrow_safetensors_" + std::to_string(::getpid()));
-    fs::create_directories(folder_);
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-
   fs::path write_file(const std::string& name, const std::string& json,
                       const std::string& data) const {
     std::ofstream out(folder_ / name, std::ios::binary);
@@ -33,7 +26,8 @@ class SafetensorsTest : public ::testing::Test {
     out << json << data;
     return folder_ / name;
   }
-  fs::path folder_;
+  const testing::TemporaryFolder temporary_;
+  const fs::path& folder_ = temporary_.path();
 };
 
 /// The file of this header and so many data bytes.
@@ -261,9 +255,7 @@ TEST_F(SafetensorsTest, ACheckpointFollowsItsIndex) {
 }
 
 TEST_F(SafetensorsTest, ReadsARealCheckpoint) {
-  const char* assets = std::getenv("NARROW_ASSETS");
-  const fs::path folder =
-      fs::path(assets != nullptr ? assets : NARROW_SOURCE_DIR "/../shared/assets") / "novels-7m";
+  const fs::path folder = testing::assets() / "novels-7m";
   if (!fs::exists(folder)) GTEST_SKIP() << folder << " is absent";
   const auto c = SafetensorsCheckpoint::open(folder);
   const Tensor embedding = c.tensor("model.embed_tokens.weight");

@@ -26,7 +26,7 @@ bool says(const Error& e, const std::string& text) {
 }
 
 TEST(CheckpointTest, TranslatesNamesOfLlama) {
-  Folder folder;
+  TemporaryFolder folder;
   const auto weights = random_weights(kLlamaConfig);
   write_model(folder.path(), kLlamaConfig, weights);
   const Checkpoint model = Checkpoint::open(folder.path());
@@ -54,7 +54,7 @@ TEST(CheckpointTest, TranslatesNamesOfLlama) {
 }
 
 TEST(CheckpointTest, InterleavesTheRotationOfLlama) {
-  Folder folder;
+  TemporaryFolder folder;
   const auto weights = random_weights(kLlamaConfig, DType::bfloat16);
   write_model(folder.path(), kLlamaConfig, weights);
   const Checkpoint model = Checkpoint::open(folder.path());
@@ -82,7 +82,7 @@ TEST(CheckpointTest, InterleavesTheRotationOfLlama) {
 }
 
 TEST(CheckpointTest, TransposesAndAddsOne) {
-  Folder folder;
+  TemporaryFolder folder;
   const auto gpt2 = random_weights(kGpt2Config, DType::float16);
   write_model(folder / "gpt2", kGpt2Config, gpt2);
   const Checkpoint first = Checkpoint::open(folder / "gpt2");
@@ -106,7 +106,7 @@ TEST(CheckpointTest, TransposesAndAddsOne) {
 }
 
 TEST(CheckpointTest, GgufGivesTheSameTensors) {
-  Folder folder;
+  TemporaryFolder folder;
   for (const auto& [name, config] : tiny_configs()) {
     const Checkpoint from = tiny_model(folder / name, config, DType::bfloat16);
     const fs::path file = folder / (name + ".gguf");
@@ -122,7 +122,7 @@ TEST(CheckpointTest, GgufGivesTheSameTensors) {
 }
 
 TEST(CheckpointTest, ReadsBlocksAsStored) {
-  Folder folder;
+  TemporaryFolder folder;
   const Checkpoint from = tiny_model(folder / "m", kLlamaConfig);
   write_gguf(folder / "q8.gguf", from, BlockType::q8_0);
   const Checkpoint model = Checkpoint::open(folder / "q8.gguf");
@@ -139,7 +139,7 @@ TEST(CheckpointTest, ReadsBlocksAsStored) {
 }
 
 TEST(CheckpointTest, FindsNamesWithOtherPrefixes) {
-  Folder folder;
+  TemporaryFolder folder;
   for (const std::string prefix : {"", "language_model.model.", "model.language_model."}) {
     std::map<std::string, Tensor> weights;
     for (const auto& [name, tensor] : random_weights(kGemma3Config)) {
@@ -153,7 +153,7 @@ TEST(CheckpointTest, FindsNamesWithOtherPrefixes) {
 }
 
 TEST(CheckpointTest, NamesWhatDoesNotFit) {
-  Folder folder;
+  TemporaryFolder folder;
   const auto open = [&] { (void)Checkpoint::open(folder.path()); };
   auto weights = random_weights(kLlamaConfig);
 
@@ -197,7 +197,7 @@ TEST(CheckpointTest, NamesWhatDoesNotFit) {
 }
 
 TEST(CheckpointTest, ChecksRequestsForRows) {
-  Folder folder;
+  TemporaryFolder folder;
   const Checkpoint model = tiny_model(folder.path(), kLlamaConfig);
   std::vector<float> out(32);
   const auto code = [&](const std::string& name, int64_t first, int64_t count) {
@@ -210,10 +210,10 @@ TEST(CheckpointTest, ChecksRequestsForRows) {
 }
 
 TEST(CheckpointTest, Stories260kAgreesInBothForms) {
-  const fs::path assets = model_assets() / "stories260k";
-  if (!fs::exists(assets)) GTEST_SKIP() << "NARROW_ASSETS is absent";
-  const Checkpoint hf = Checkpoint::open(assets / "hf");
-  const Checkpoint gguf = Checkpoint::open(assets / "stories260k-f32.gguf");
+  const fs::path models = assets() / "stories260k";
+  if (!fs::exists(models)) GTEST_SKIP() << "NARROW_ASSETS is absent";
+  const Checkpoint hf = Checkpoint::open(models / "hf");
+  const Checkpoint gguf = Checkpoint::open(models / "stories260k-f32.gguf");
   ASSERT_EQ(hf.tensors().size(), gguf.tensors().size());
   for (const CheckpointTensor& t : hf.tensors()) {
     EXPECT_TRUE(identical(hf.read(t.name), gguf.read(t.name))) << t.name;
@@ -224,17 +224,16 @@ TEST(CheckpointTest, Stories260kAgreesInBothForms) {
 }
 
 TEST(CheckpointTest, NovelsGoToGgufAndBack) {
-  if (!fs::exists(model_assets() / "novels-7m")) GTEST_SKIP() << "NARROW_ASSETS is absent";
-  Folder folder;
+  if (!fs::exists(assets() / "novels-7m")) GTEST_SKIP() << "NARROW_ASSETS is absent";
+  TemporaryFolder folder;
   for (const std::string name : {"novels-7m", "novels-gpt2"}) {
-    const Checkpoint hf = Checkpoint::open(model_assets() / name);
+    const Checkpoint hf = Checkpoint::open(assets() / name);
     write_gguf(folder / "m.gguf", hf, BlockType::bf16);
     const Checkpoint gguf = Checkpoint::open(folder / "m.gguf");
     for (const CheckpointTensor& t : hf.tensors()) {
       EXPECT_TRUE(identical(hf.read(t.name), gguf.read(t.name))) << t.name;
     }
-    const std::string text =
-        read_text(model_assets() / "novels-7m" / "heldout.txt").substr(0, 50000);
+    const std::string text = read_text(assets() / "novels-7m" / "heldout.txt").substr(0, 50000);
     const Tokenizer a = hf.tokenizer();
     const Tokenizer b = gguf.tokenizer();
     EXPECT_EQ(a.encode(text), b.encode(text));

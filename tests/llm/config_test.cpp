@@ -124,7 +124,7 @@ TEST(ConfigTest, WritesWhatItReads) {
 }
 
 TEST(ConfigTest, GgufGivesTheSameConfig) {
-  Folder folder;
+  TemporaryFolder folder;
   for (const auto& [name, json] : tiny_configs()) {
     const Checkpoint hf = tiny_model(folder / name, json);
     write_gguf(folder / "m.gguf", hf);

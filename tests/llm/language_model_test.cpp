@@ -145,7 +145,7 @@ TEST(LanguageModelTest, AnswersForTheLastTokenOrFromOneOn) {
 }
 
 TEST(LanguageModelTest, AllFamiliesAgreeThroughGguf) {
-  Folder folder;
+  TemporaryFolder folder;
   const std::vector<int32_t> ids{1, 5, 9, 33, 60, 2, 2, 17, 4, 8, 12, 40};
   for (const auto& [name, config] : tiny_configs()) {
     if (name == "bert") continue;
@@ -158,7 +158,7 @@ TEST(LanguageModelTest, AllFamiliesAgreeThroughGguf) {
 
 /// A model whose weights are in blocks, and the same with the values that the blocks stand for.
 TEST(LanguageModelTest, WeightsInBlocks) {
-  Folder folder;
+  TemporaryFolder folder;
   const std::vector<int32_t> ids{1, 5, 9, 33, 60, 2, 2, 17, 4, 8, 12, 40};
   for (const auto& config : {kLlamaConfig, kGemma3Config, kGpt2Config}) {
     const Checkpoint hf = tiny_model(folder / "m", config);
@@ -182,7 +182,7 @@ TEST(LanguageModelTest, WeightsInBlocks) {
 }
 
 TEST(LanguageModelTest, SequencesForgetAndBranch) {
-  Folder folder;
+  TemporaryFolder folder;
   const LanguageModel model(tiny_model(folder.path(), kLlamaConfig));
   const CachedDecoder decoder(model, {.capacity = 16});
   const std::vector<int32_t> prompt{1, 7, 30, 12};
@@ -201,7 +201,7 @@ TEST(LanguageModelTest, SequencesForgetAndBranch) {
 }
 
 TEST(LanguageModelTest, RefusesWhatItCannotDo) {
-  Folder folder;
+  TemporaryFolder folder;
   const LanguageModel gpt2(tiny_model(folder / "gpt2", kGpt2Config));
   EXPECT_THROW((void)gpt2.make_session({.capacity = 65}), Error);
   EXPECT_THROW(CachedDecoder(gpt2, {.cache = CacheType::none}), Error);

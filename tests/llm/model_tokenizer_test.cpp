@@ -32,7 +32,7 @@ std::vector<std::string> input_texts(const fs::path& path) {
   return texts;
 }
 
-class Vocabulary : public testing::TestWithParam<const char*> {};
+class Vocabulary : public ::testing::TestWithParam<const char*> {};
 
 TEST_P(Vocabulary, EqualsTheReferenceOfItsFile) {
   if (assets().empty()) GTEST_SKIP() << "NARROW_ASSETS is absent";
@@ -56,9 +56,9 @@ TEST_P(Vocabulary, EqualsTheReferenceOfItsFile) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Gguf, Vocabulary,
-                         testing::Values("ggml-vocab-llama-spm.gguf", "ggml-vocab-gpt-2.gguf",
-                                         "ggml-vocab-bert-bge.gguf", "ggml-vocab-phi-3.gguf",
-                                         "ggml-vocab-starcoder.gguf"),
+                         ::testing::Values("ggml-vocab-llama-spm.gguf", "ggml-vocab-gpt-2.gguf",
+                                           "ggml-vocab-bert-bge.gguf", "ggml-vocab-phi-3.gguf",
+                                           "ggml-vocab-starcoder.gguf"),
                          [](const auto& name) {
                            std::string text = name.param;
                            for (char& c : text) c = std::isalnum(c) != 0 ? c : '_';

@@ -42,7 +42,7 @@ class PerplexityTest : public ::testing::Test {
     return LanguageModel::open(path);
   }
 
-  Folder folder_;
+  TemporaryFolder folder_;
   LanguageModel model_;
   LanguageModel other_;
 };
@@ -185,27 +185,27 @@ TEST_F(PerplexityTest, RefusesWhatMakesNoSense) {
 }
 
 TEST(PerplexityAssets, AgreesWithTransformersAndLlamaCpp) {
-  const fs::path assets = model_assets();
-  if (!fs::exists(assets / "novels-7m")) GTEST_SKIP() << "NARROW_ASSETS is absent";
+  const fs::path models = assets();
+  if (!fs::exists(models / "novels-7m")) GTEST_SKIP() << "NARROW_ASSETS is absent";
   // transformers in float32, the first token of each chunk replaced by <s>.
-  const LanguageModel novels = LanguageModel::open(assets / "novels-7m");
+  const LanguageModel novels = LanguageModel::open(models / "novels-7m");
   const Tokenizer tokenizer = novels.checkpoint().tokenizer();
   EXPECT_EQ(chunk_bos(tokenizer), 0);
   const auto ids =
-      tokenizer.encode(read_text(assets / "novels-7m" / "heldout.txt").substr(0, 30000));
+      tokenizer.encode(read_text(models / "novels-7m" / "heldout.txt").substr(0, 30000));
   PerplexityOptions options;
   options.chunks = 10;
   options.bos = 0;
   EXPECT_NEAR(perplexity(novels, ids, options).perplexity.mean, 54.3141, 2e-3);
   // llama.cpp: [24] of its output with -c 256.
   const LanguageModel stories =
-      LanguageModel::open(assets / "stories260k" / "stories260k-f32.gguf");
+      LanguageModel::open(models / "stories260k" / "stories260k-f32.gguf");
   const Tokenizer spm = stories.checkpoint().tokenizer();
   options.context = 256;
   options.chunks = 24;
   options.bos = chunk_bos(spm);
   EXPECT_EQ(options.bos, 1);
-  const std::string text = read_text(assets / "text/tinystories/tinystories_sample.txt");
+  const std::string text = read_text(models / "text/tinystories/tinystories_sample.txt");
   EXPECT_NEAR(perplexity(stories, spm.encode(text), options).perplexity.mean, 4.0265, 5e-4);
 }
 

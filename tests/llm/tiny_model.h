@@ -17,34 +17,14 @@
 #include "narrow/formats/gguf/gguf.h"
 #include "narrow/formats/safetensors/safetensors.h"
 #include "narrow/llm/checkpoint.h"
+#include "support.h"
 
 namespace narrow::llm::testing {
 
 namespace fs = std::filesystem;
 
-/// A folder that goes with the test.
-class Folder {
- public:
-  Folder() {
-    static int count = 0;
-    path_ = fs::temp_directory_path() /
-            ("narrow_llm_" + std::to_string(::getpid()) + "_" + std::to_string(count++));
-    fs::create_directories(path_);
-  }
-  ~Folder() { fs::remove_all(path_); }
-  Folder(const Folder&) = delete;
-  Folder& operator=(const Folder&) = delete;
-  fs::path operator/(const std::string& name) const { return path_ / name; }
-  const fs::path& path() const { return path_; }
-
- private:
-  fs::path path_;
-};
-
-inline fs::path model_assets() {
-  const char* named = std::getenv("NARROW_ASSETS");
-  return named ? fs::path(named) : fs::path(NARROW_SOURCE_DIR) / "../shared/assets";
-}
+using narrow::testing::assets;
+using narrow::testing::TemporaryFolder;
 
 inline const std::string kLlamaConfig = R"({
   "model_type": "llama", "vocab_size": 61, "hidden_size": 32, "num_hidden_layers": 2,

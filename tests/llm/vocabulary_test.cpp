@@ -44,7 +44,7 @@ bool has_long_word(std::string_view text) {
 
 /// Through the keys of a file and back.
 TokenizerMetadata written_and_read(const TokenizerMetadata& vocabulary) {
-  testing::Folder folder;
+  testing::TemporaryFolder folder;
   GgufMetadata metadata;
   append_vocabulary(vocabulary, metadata);
   GgufWriter(folder / "v.gguf", metadata, {}).commit();
@@ -98,12 +98,12 @@ TEST(VocabularyTest, RefusesWhatGgufCannotSay) {
 }
 
 TEST(VocabularyTest, Llama2EqualsThePublishedVocabulary) {
-  const fs::path assets = testing::model_assets();
-  if (!fs::exists(assets / "llama2-tokenizer")) GTEST_SKIP() << "NARROW_ASSETS is absent";
+  const fs::path models = testing::assets();
+  if (!fs::exists(models / "llama2-tokenizer")) GTEST_SKIP() << "NARROW_ASSETS is absent";
   const TokenizerMetadata made =
-      make_vocabulary(read_tokenizer(assets / "llama2-tokenizer" / "tokenizer.model"), 32000);
+      make_vocabulary(read_tokenizer(models / "llama2-tokenizer" / "tokenizer.model"), 32000);
   const TokenizerMetadata published =
-      vocabulary_of(GgufFile::open(assets / "gguf-vocab" / "ggml-vocab-llama-spm.gguf"));
+      vocabulary_of(GgufFile::open(models / "gguf-vocab" / "ggml-vocab-llama-spm.gguf"));
   EXPECT_EQ(made.model, published.model);
   EXPECT_EQ(made.pre, published.pre);
   EXPECT_EQ(made.tokens, published.tokens);

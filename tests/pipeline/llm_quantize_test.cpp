@@ -12,10 +12,13 @@
 #include "narrow/formats/gguf/importance.h"
 #include "narrow/formats/safetensors/safetensors.h"
 #include "narrow/pipeline/weight_journal.h"
-#include "pipeline_testing.h"
+#include "support.h"
 
 namespace narrow {
 namespace {
+
+using testing::bytes_of;
+using testing::TemporaryFolder;
 
 namespace fs = std::filesystem;
 

@@ -9,10 +9,13 @@
 
 #include "narrow/core/error.h"
 #include "narrow/formats/onnx/onnx.h"
-#include "pipeline/pipeline_testing.h"
+#include "support.h"
 
 namespace narrow {
 namespace {
+
+using testing::bytes_of;
+using testing::TemporaryFolder;
 
 namespace fs = std::filesystem;
 
@@ -22,7 +25,7 @@ fs::path fashion_model() {
   return fs::path(NARROW_SOURCE_DIR) / "assets" / "fashion_cnn.onnx";
 }
 
-class QuantizeFashion : public testing::Test {
+class QuantizeFashion : public ::testing::Test {
  protected:
   void SetUp() override {
     if (!fs::exists(kFashion)) GTEST_SKIP() << "needs Debian's dataset-fashion-mnist";
@@ -93,7 +96,7 @@ TEST_F(QuantizeFashion, EveryModeKeepsAccuracy) {
        {Case{"dynamic", "int8", "0", 0.5, 0.26}, Case{"weight_only", "int8", "0", 0.5, 0.26},
         Case{"weight_only", "int4", "32", 1.0, 0.16},
         Case{"weight_only", "float16", "0", 0.0, 0.51}}) {
-    SCOPED_TRACE(testing::Message() << c.mode << " " << c.weights);
+    SCOPED_TRACE(::testing::Message() << c.mode << " " << c.weights);
     set("mode", c.mode);
     set("weights", c.weights);
     set("group_size", c.group_size);

@@ -6,10 +6,13 @@
 #include <set>
 
 #include "narrow/core/error.h"
-#include "pipeline/pipeline_testing.h"
+#include "support.h"
 
 namespace narrow {
 namespace {
+
+using testing::bytes_of;
+using testing::TemporaryFolder;
 
 /// The message and hint of what parsing throws.
 std::string refusal(const std::string& yaml) {

@@ -18,10 +18,13 @@
 #include "narrow/pipeline/samples.h"
 #include "narrow/pipeline/verify.h"
 #include "narrow/ptq/targets.h"
-#include "pipeline/pipeline_testing.h"
+#include "support.h"
 
 namespace narrow {
 namespace {
+
+using testing::bytes_of;
+using testing::TemporaryFolder;
 
 namespace fs = std::filesystem;
 
@@ -134,7 +137,7 @@ TEST(Gate, WhatIsAllowedExactlyPasses) {
   EXPECT_NE(failure(500, 499, 1000, "0"), "");
 }
 
-class RecipeUse : public testing::Test {
+class RecipeUse : public ::testing::Test {
  protected:
   void SetUp() override {
     if (!fs::exists(kFashion)) GTEST_SKIP() << "needs Debian's dataset-fashion-mnist";

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <cstdlib>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <span>
@@ -11,6 +10,7 @@
 #include <string_view>
 
 #include "narrow/core/file.h"
+#include "support.h"
 
 namespace narrow::llm {
 
@@ -24,10 +24,7 @@ inline nlohmann::json golden_json(const std::string& name) {
 
 /// Empty where the folder of real models is absent.
 inline std::filesystem::path assets() {
-  const char* folder = std::getenv("NARROW_ASSETS");
-  const std::filesystem::path path =
-      folder != nullptr ? std::filesystem::path(folder)
-                        : std::filesystem::path(NARROW_SOURCE_DIR) / "../shared/assets";
+  const std::filesystem::path path = narrow::testing::assets();
   return std::filesystem::exists(path) ? path : std::filesystem::path();
 }
 

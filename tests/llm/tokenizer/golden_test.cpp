@@ -15,7 +15,7 @@ struct Reference {
   bool parse_special;  // `tokenizers` finds special tokens in the text, `sentencepiece` does not
 };
 
-class Golden : public testing::TestWithParam<Reference> {};
+class Golden : public ::testing::TestWithParam<Reference> {};
 
 std::string decoded_as_text(const Tokenizer& tokenizer, const std::vector<int32_t>& ids) {
   StreamDecoder stream(tokenizer);
@@ -50,7 +50,7 @@ TEST_P(Golden, IdsAndTextsEqualTheReference) {
 
 INSTANTIATE_TEST_SUITE_P(
     Tokenizers, Golden,
-    testing::Values(
+    ::testing::Values(
         Reference{"bytes_gpt2.json", true}, Reference{"bytes_llama3.json", true},
         Reference{"bytes_qwen2.json", true}, Reference{"bytes_o200k.json", true},
         Reference{"characters_llama.json", true}, Reference{"characters_metaspace.json", true},

@@ -154,7 +154,7 @@ TEST(SentencePieceModel, EveryCutAndEveryFlippedBitIsReadOrRefused) {
             "corrupt_data tokenizer.model: byte 2: a field ends past its message");
 }
 
-class Folder : public testing::Test {
+class Folder : public ::testing::Test {
  protected:
   void SetUp() override {
     path_ = std::filesystem::temp_directory_path() / "narrow_tokenizer_folder";

@@ -93,7 +93,7 @@ std::string random_text(Rng& rng) {
   return text;
 }
 
-class Pattern : public testing::TestWithParam<std::string_view> {};
+class Pattern : public ::testing::TestWithParam<std::string_view> {};
 
 TEST_P(Pattern, EqualsTheEngineOnRandomTexts) {
   const auto known = known_word_pattern(GetParam());
@@ -107,7 +107,7 @@ TEST_P(Pattern, EqualsTheEngineOnRandomTexts) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Words, Pattern,
-                         testing::Values(kGpt2Pattern, kLlama3Pattern, kQwen2Pattern));
+                         ::testing::Values(kGpt2Pattern, kLlama3Pattern, kQwen2Pattern));
 
 TEST(WordPatterns, UnknownExpressionsTakeTheEngine) {
   EXPECT_FALSE(known_word_pattern(R"(\p{L}+)").has_value());

@@ -80,7 +80,7 @@ TEST_F(LanguageModel, IsQuantizedAndInspected) {
 TEST_F(LanguageModel, IsConverted) {
   const Json copy = narrow_json({"convert", model_, "-o", folder_.file("c.gguf")});
   EXPECT_EQ(copy.at("format"), "as it is");
-  EXPECT_TRUE(read_file(folder_.file("c.gguf")) == read_file(model_));
+  EXPECT_TRUE(bytes_of(folder_.file("c.gguf")) == bytes_of(model_));
   narrow_json({"convert", model_, "-o", folder_.file("f.gguf"), "--format", "f32"});
   const Json json = narrow_json({"inspect", folder_.file("f.gguf")});
   EXPECT_EQ(json.at("bits_per_weight"), 32.0);
@@ -134,7 +134,7 @@ TEST_F(LanguageModel, KilledAndResumedGivesTheSameBytes) {
   again.push_back("--resume");
   EXPECT_GT(narrow_json(again).at("resumed_tensors"), 0);
   EXPECT_EQ(quantize({"--format", "q4_k_m"}, "whole.gguf").code, 0);
-  EXPECT_TRUE(read_file(folder_.file("q.gguf")) == read_file(folder_.file("whole.gguf")));
+  EXPECT_TRUE(bytes_of(folder_.file("q.gguf")) == bytes_of(folder_.file("whole.gguf")));
   EXPECT_EQ(folder_.names().size(), 3u) << "nothing else is left";
 }
 
