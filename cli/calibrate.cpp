@@ -98,7 +98,7 @@ void add_calibrate(CLI::App& app, Context& context) {
   CLI::App* command =
       app.add_subcommand("calibrate", "Collect what meets the weights of a language model");
   auto flags = std::make_shared<CalibrateFlags>();
-  command->add_option("model", flags->model, "The model")->type_name("MODEL")->required();
+  add_model(*command, "model", flags->model, "The model");
   command->add_option("--data", flags->data, "The text")->type_name("text:FILE")->required();
   command->add_option("-o,--output", flags->output, "The statistics to write")
       ->type_name("FILE")

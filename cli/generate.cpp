@@ -8,6 +8,7 @@
 
 #include "commands.h"
 #include "llm.h"
+#include "model.h"
 #include "narrow/core/error.h"
 #include "narrow/core/file.h"
 
@@ -118,7 +119,7 @@ void add_sampling(CLI::App& command, llm::GenerateOptions& o) {
 void add_generate(CLI::App& app, Context& context) {
   CLI::App* command = app.add_subcommand("generate", "Continue a text with a language model");
   auto flags = std::make_shared<GenerateFlags>();
-  command->add_option("model", flags->model, "The model")->type_name("MODEL")->required();
+  add_model(*command, "model", flags->model, "The model");
   CLI::Option* prompt =
       command->add_option("--prompt", flags->prompt, "The text to continue")->type_name("TEXT");
   command->add_option("--prompt-file", flags->prompt_file, "A file with it")

@@ -17,7 +17,7 @@ namespace narrow::cli {
 
 CLI::Option* add_model(CLI::App& command, const std::string& name, std::string& path,
                        const std::string& help) {
-  return command.add_option(name, path, help)->required()->type_name("ONNX");
+  return command.add_option(name, path, help)->required()->type_name("MODEL");
 }
 
 void add_compute(CLI::App& command, std::string& compute) {

@@ -8,6 +8,7 @@
 
 #include "commands.h"
 #include "llm.h"
+#include "model.h"
 #include "narrow/core/error.h"
 #include "text.h"
 
@@ -119,7 +120,7 @@ void add_perplexity(CLI::App& app, Context& context) {
   CLI::App* command = app.add_subcommand(
       "perplexity", "Measure how well a language model predicts a text, and against another one");
   auto flags = std::make_shared<PerplexityFlags>();
-  command->add_option("model", flags->model, "The model")->type_name("MODEL")->required();
+  add_model(*command, "model", flags->model, "The model");
   command->add_option("--data", flags->data, "The text")->type_name("text:FILE")->required();
   command->add_option("--reference", flags->reference, "Compare with this model, token by token")
       ->type_name("MODEL");

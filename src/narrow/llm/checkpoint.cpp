@@ -258,16 +258,11 @@ Checkpoint Checkpoint::open(const fs::path& path) {
   impl->path = path;
   try {
     if (fs::is_directory(path)) {
-      std::vector<fs::path> ggufs;
-      if (!fs::exists(path / "config.json")) {
-        for (const auto& entry : fs::directory_iterator(path)) {
-          if (entry.path().extension() == ".gguf") ggufs.push_back(entry.path());
-        }
-      }
-      if (ggufs.size() == 1) {
-        impl->open_gguf(ggufs.front());
-      } else {
+      const fs::path gguf = single_gguf_in(path);
+      if (gguf.empty()) {
         impl->open_folder(path, path);
+      } else {
+        impl->open_gguf(gguf);
       }
     } else if (path.extension() == ".safetensors") {
       impl->open_folder(path.has_parent_path() ? path.parent_path() : ".", path);

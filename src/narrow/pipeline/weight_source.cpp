@@ -111,13 +111,9 @@ int64_t number_of(const GgufMetadata& metadata, const std::string& key, int64_t 
 std::unique_ptr<WeightSource> open_weights(const fs::path& path) {
   std::error_code ignored;
   if (fs::is_directory(path, ignored)) {
-    std::vector<fs::path> files;
-    for (const fs::directory_entry& entry : fs::directory_iterator(path)) {
-      if (entry.path().extension() == ".gguf") files.push_back(entry.path());
-    }
-    const bool hugging_face = fs::exists(path / "config.json", ignored);
-    if (hugging_face || files.size() != 1) return std::make_unique<CheckpointSource>(path);
-    return std::make_unique<GgufSource>(files.front());
+    const fs::path gguf = single_gguf_in(path);
+    if (gguf.empty()) return std::make_unique<CheckpointSource>(path);
+    return std::make_unique<GgufSource>(gguf);
   }
   return std::make_unique<GgufSource>(path);
 }

@@ -31,6 +31,8 @@ using GgufMetadata = std::vector<std::pair<std::string, GgufValue>>;
 /// By the first bytes. Of a path that is no regular file, or cannot be read: false.
 bool starts_as_gguf(std::span<const std::byte> bytes);
 bool is_gguf_file(const std::filesystem::path& path);
+/// The only .gguf file of a folder that is no Hugging Face model; else empty.
+std::filesystem::path single_gguf_in(const std::filesystem::path& folder);
 
 struct GgufTensor {
   std::string name;

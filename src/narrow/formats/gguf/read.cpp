@@ -180,6 +180,18 @@ bool is_gguf_file(const std::filesystem::path& path) {
   return starts_as_gguf(std::as_bytes(std::span(begin)));
 }
 
+std::filesystem::path single_gguf_in(const std::filesystem::path& folder) {
+  std::error_code ignored;
+  if (std::filesystem::exists(folder / "config.json", ignored)) return {};
+  std::filesystem::path found;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    if (entry.path().extension() != ".gguf") continue;
+    if (!found.empty()) return {};
+    found = entry.path();
+  }
+  return found;
+}
+
 GgufFile GgufFile::open(const std::filesystem::path& path) {
   const auto file = MappedFile::open(path);
   return parse(file, file->bytes(), path.string());
