@@ -11,14 +11,19 @@
 namespace narrow::cli {
 namespace {
 
-Json json_of(const llm::SpeedResult& r, uint64_t peak) {
+struct Memory {
+  uint64_t peak = 0;         // of the model's run alone: measuring the rate takes memory too
+  double read_gb_per_s = 0;  // what the same threads can read
+};
+
+Json json_of(const llm::SpeedResult& r, const Memory& memory) {
   Json j;
   j["prefill_tokens_per_second"] = json_number(r.prefill_tokens_per_second);
   j["decode_tokens_per_second"] = json_number(r.decode_tokens_per_second);
   j["achieved_gb_per_s"] = json_number(r.achieved_gb_per_s);
-  j["memory_read_gb_per_s"] = json_number(r.memory_read_gb_per_s);
+  j["memory_read_gb_per_s"] = json_number(memory.read_gb_per_s);
   j["bytes_per_token"] = r.bytes_per_token;
-  j["peak_rss_bytes"] = peak;
+  j["peak_rss_bytes"] = memory.peak;
   j["load_seconds"] = json_number(r.load_seconds);
   j["prompt_tokens"] = r.prompt_tokens;
   j["new_tokens"] = r.new_tokens;
@@ -27,7 +32,7 @@ Json json_of(const llm::SpeedResult& r, uint64_t peak) {
   return j;
 }
 
-std::string text_of(const llm::SpeedResult& r, uint64_t peak) {
+std::string text_of(const llm::SpeedResult& r, const Memory& memory) {
   Table table({{""}, {"tokens", Align::right}, {"tokens/s", Align::right}});
   table.add_row(
       {"prompt", format_count(r.prompt_tokens), format_fixed(r.prefill_tokens_per_second, 1)});
@@ -36,7 +41,7 @@ std::string text_of(const llm::SpeedResult& r, uint64_t peak) {
       "{}\n{} threads; a new token reads {}: {:.1f} GB/s of the {:.1f} GB/s that memory gives\n"
       "load {:.2f} s, peak memory {}\n",
       table.text(), r.threads, format_bytes(r.bytes_per_token), r.achieved_gb_per_s,
-      r.memory_read_gb_per_s, r.load_seconds, format_bytes(peak));
+      memory.read_gb_per_s, r.load_seconds, format_bytes(memory.peak));
 }
 
 }  // namespace
@@ -56,8 +61,8 @@ void bench_language_model(const LlmBenchFlags& flags, Context& context) {
       std::min(model.config().context, flags.prompt_tokens + flags.new_tokens);
   options.decoder.activations = activations_of(flags.compute);
   const llm::SpeedResult result = llm::measure_speed(model, options);
-  const uint64_t peak = peak_rss_bytes();
-  context.print(json_text(json_of(result, peak)), text_of(result, peak));
+  const Memory memory{peak_rss_bytes(), llm::measure_memory_read(result.threads)};
+  context.print(json_text(json_of(result, memory)), text_of(result, memory));
 }
 
 }  // namespace narrow::cli

@@ -130,7 +130,6 @@ SpeedResult measure_speed(const LanguageModel& model, const SpeedOptions& option
                            cached * cache_bytes_per_token(model.config(), decoder_options.cache);
   result.achieved_gb_per_s =
       static_cast<double>(result.bytes_per_token) * 1e-9 * result.decode_tokens_per_second;
-  result.memory_read_gb_per_s = measure_memory_read(result.threads);
   return result;
 }
 

@@ -27,10 +27,9 @@ struct SpeedResult {
   double load_seconds = 0;  // plan, and weights brought into the kernels' layouts
   double prefill_tokens_per_second = 0;
   double decode_tokens_per_second = 0;
-  uint64_t bytes_per_token = 0;     // weights and cache that one decoded token reads
-  double achieved_gb_per_s = 0;     // of them, 10^9 bytes
-  double memory_read_gb_per_s = 0;  // what these threads can read, measured in the same run
-  std::vector<int32_t> ids;         // what was decoded, always the most likely token
+  uint64_t bytes_per_token = 0;  // weights and cache that one decoded token reads
+  double achieved_gb_per_s = 0;  // of them, 10^9 bytes
+  std::vector<int32_t> ids;      // what was decoded, always the most likely token
 };
 
 /// Throws invalid_argument where prompt and new tokens exceed the decoder's capacity.
