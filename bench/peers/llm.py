@@ -22,11 +22,12 @@ import to_gguf
 
 LLAMA = pathlib.Path(os.environ.get("LLAMA_CPP", c.ROOT / "build/peers/llama.cpp")) / "build/bin"
 TEXT = c.ASSETS / "novels-7m/heldout.txt"
+WIKITEXT = c.ASSETS / "text/wikitext-2-raw/wiki.test.raw"
 CALIBRATION = c.ASSETS / "novels-7m/calibration.txt"
 CONTEXT = 512
 CHUNKS = 100
 PROMPT, NEW = 256, 64
-FORMATS = ("q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_0")
+FORMATS = ("q8_0", "q6_k", "q5_k_m", "q4_k_m", "iq4_xs", "q4_0", "q3_k_m", "q2_k")
 
 
 class Failed(Exception):
@@ -119,16 +120,16 @@ def importance_matrix(model, threads=2):
 # --- parts ----------------------------------------------------------------------------------
 
 
-def llama_perplexity(model, *arguments, chunks=None, threads=2):
+def llama_perplexity(model, *arguments, chunks=None, threads=2, text=TEXT):
     limit = ["--chunks", chunks] if chunks else []
-    output, seconds, _ = run([LLAMA / "llama-perplexity", "-m", model, "-f", TEXT, "-c", CONTEXT, "-t", threads, *limit,
+    output, seconds, _ = run([LLAMA / "llama-perplexity", "-m", model, "-f", text, "-c", CONTEXT, "-t", threads, *limit,
                               *arguments])
     return output, seconds
 
 
-def narrow_perplexity(model, *arguments, chunks=None, threads=2):
+def narrow_perplexity(model, *arguments, chunks=None, threads=2, text=TEXT):
     limit = ["--chunks", chunks] if chunks else []
-    return narrow("perplexity", model, "--data", f"text:{TEXT}", "--context", CONTEXT, *limit, *arguments,
+    return narrow("perplexity", model, "--data", f"text:{text}", "--context", CONTEXT, *limit, *arguments,
                   "--threads", threads)
 
 
@@ -137,24 +138,24 @@ def perplexity(work, threads):
     rows = Rows()
     files = []
     for name in ("novels-7m", "novels-gpt2"):
-        files += [(novels(work, name), CHUNKS)]
-        files += [(llama_quantized(novels(work, name), form)[0], CHUNKS) for form in ("q8_0", "q4_k_m", "q4_0")]
+        files += [(novels(work, name), TEXT, CHUNKS)]
+        files += [(llama_quantized(novels(work, name), form)[0], TEXT, CHUNKS) for form in ("q8_0", "q4_k_m", "q4_0")]
     if gemma(work):
-        files.append((gemma(work), min(CHUNKS, 8)))
-    for model, chunks in files:
-        output, theirs_seconds = llama_perplexity(model, chunks=chunks, threads=threads[-1])
+        files.append((gemma(work), WIKITEXT, min(CHUNKS, 20)))
+    for model, text, chunks in files:
+        output, theirs_seconds = llama_perplexity(model, chunks=chunks, threads=threads[-1], text=text)
         theirs = number(r"Final estimate: PPL = ([0-9.]+)", output)
         try:
-            got = narrow_perplexity(model, chunks=chunks, threads=threads[-1])
+            got = narrow_perplexity(model, chunks=chunks, threads=threads[-1], text=text)
             ours, ours_seconds = got["perplexity"], got["wall_seconds"]
         except Failed as e:
             print(e, file=sys.stderr)
-            rows.append([model.name, chunks, f"{theirs:.4f}", "failed", "", f"{theirs_seconds:.1f}", ""])
+            rows.append([model.name, text.name, chunks, f"{theirs:.4f}", "failed", "", f"{theirs_seconds:.1f}", ""])
             continue
-        rows.append([model.name, chunks, f"{theirs:.4f}", f"{ours:.4f}", f"{100 * (ours / theirs - 1):+.3f} %",
+        rows.append([model.name, text.name, chunks, f"{theirs:.4f}", f"{ours:.4f}", f"{100 * (ours / theirs - 1):+.3f} %",
                      f"{theirs_seconds:.1f}", f"{ours_seconds:.1f}"])
-    c.table(f"Perplexity of the same file, chunks of {CONTEXT} tokens of {TEXT.name}",
-            ["file", "chunks", "llama.cpp", "narrow", "difference", "seconds llama.cpp", "seconds narrow"], rows)
+    c.table(f"Perplexity of the same file, chunks of {CONTEXT} tokens",
+            ["file", "text", "chunks", "llama.cpp", "narrow", "difference", "seconds llama.cpp", "seconds narrow"], rows)
 
 
 def quality(work, threads):
