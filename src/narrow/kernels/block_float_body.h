@@ -53,7 +53,7 @@ void float_gemm(const BlockFloatArgs& a) {
     for (int64_t first = 0; first < a.k; first += kStretch) {
       const int64_t values = a.k - first < kStretch ? a.k - first : kStretch;
       w.runs = values / kRun;
-      unpack<F, Wanted::floats>(a, panel, first, 0, w);
+      unpack<F, Wanted::floats>(panel, first, 0, w);
       TileOutput out{nullptr, a.ldc, left < kPanel ? left : kPanel, first == 0};
       int64_t r = 0;
       for (; r + kFloatRows <= a.m; r += kFloatRows) {

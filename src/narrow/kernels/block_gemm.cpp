@@ -76,13 +76,30 @@ int64_t aligned(int64_t bytes) {
 }
 
 /// Bytes of one block's scales for the 16 rows of a panel.
-int64_t scale_bytes(const BlockForm& form) {
+int64_t block_scale_bytes(const BlockForm& form) {
   const int64_t floats = (form.offset ? 2 : 1) * kHalves;
   if (form.values == kRun) return floats;
   const bool nibbles = form.type == BlockType::q2_k;
   const int64_t per_group = (form.offset && !nibbles ? 2 : 1) * kPanel;
   return floats + form.values / form.group * per_group;
 }
+
+/// What a panel is made of.
+struct Record {
+  explicit Record(const BlockForm& form)
+      : blocks(form.values == kRun && !form.offset ? 2 : 1),
+        block_scales(block_scale_bytes(form)),
+        scales(aligned(blocks * block_scales)),
+        run(form.bits * kPlane),
+        block_codes(form.values / kRun * run),
+        bytes(scales + blocks * block_codes) {}
+  int64_t blocks;
+  int64_t block_scales;
+  int64_t scales;
+  int64_t run;
+  int64_t block_codes;
+  int64_t bytes;
+};
 
 /// Where row j of a panel has its numbers.
 struct PanelRow {
@@ -175,10 +192,8 @@ PackedBlocks pack_blocks(BlockType type, std::span<const std::byte> w, int64_t n
   out.n = n;
   out.k = k;
   const int64_t blocks = k / out.form.values;
-  const int64_t record = scale_bytes(out.form);
-  const int64_t run_bytes = out.form.bits * kPlane;
-  out.codes_offset = aligned(blocks * record);
-  out.panel_bytes = out.codes_offset + k / kRun * run_bytes;
+  const Record record(out.form);
+  out.panel_bytes = (blocks + record.blocks - 1) / record.blocks * record.bytes;
   const int64_t panels = (n + kPanel - 1) / kPanel;
   const std::shared_ptr<uint8_t> memory =
       make_memory(static_cast<size_t>(panels * out.panel_bytes));
@@ -194,10 +209,11 @@ PackedBlocks pack_blocks(BlockType type, std::span<const std::byte> w, int64_t n
       const PanelRow put{out.form, row % kPanel};
       for (int64_t b = 0; b < blocks; ++b) {
         take_apart(type, rows + row * stored + b * block_bytes, parts);
-        put.put_scales(parts, panel + b * record);
+        uint8_t* to = panel + b / record.blocks * record.bytes;
+        put.put_scales(parts, to + b % record.blocks * record.block_scales);
+        to += record.scales + b % record.blocks * record.block_codes;
         for (int64_t run = 0; run < out.form.values / kRun; ++run) {
-          const int64_t at = b * (out.form.values / kRun) + run;
-          put.put_run(parts.codes + run * kRun, panel + out.codes_offset + at * run_bytes);
+          put.put_run(parts.codes + run * kRun, to + run * record.run);
         }
       }
     }
@@ -288,7 +304,6 @@ void run_block_gemm(const KernelSet& kernels, const PackedBlocks& w, const float
     args.kernel = w.kernel;
     args.weights = reinterpret_cast<const uint8_t*>(w.weights.raw()) + begin * w.panel_bytes;
     args.panel_bytes = w.panel_bytes;
-    args.codes_offset = w.codes_offset;
     args.k = w.k;
     args.n = std::min(w.n, end * kPanel) - begin * kPanel;
     args.m = m;
@@ -314,7 +329,6 @@ void run_block_float(const KernelSet& kernels, const PackedBlocks& w, const floa
     args.kernel = w.kernel;
     args.weights = reinterpret_cast<const uint8_t*>(w.weights.raw()) + begin * w.panel_bytes;
     args.panel_bytes = w.panel_bytes;
-    args.codes_offset = w.codes_offset;
     args.k = w.k;
     args.n = std::min(w.n, end * kPanel) - begin * kPanel;
     args.m = m;

@@ -19,7 +19,6 @@ struct PackedBlocks {
   int64_t n = 0;
   int64_t k = 0;
   int64_t panel_bytes = 0;
-  int64_t codes_offset = 0;
   Tensor weights;  // layout of kernel_types.h
 };
 

@@ -41,8 +41,14 @@ struct Form {
   static constexpr int64_t kRunBytes = Bits * kPlane;
   static constexpr int64_t kGroupBytes =
       Kind == ScaleKind::plain ? 0 : (Kind == ScaleKind::bytes && Offset ? 2 : 1) * kPanel;
+  /// Of a record.
+  static constexpr int64_t kRecord = Values == kRun && !Offset ? 2 * kRun : Values;
+  static constexpr int64_t kRecordRuns = kRecord / kRun;
   static constexpr int64_t kScaleBytes =
-      (Offset ? 2 : 1) * kHalves + kGroupBytes * (Values / Group);
+      (kRecord / Values * ((Offset ? 2 : 1) * kHalves + kGroupBytes * (Values / Group)) + kPlane -
+       1) /
+      kPlane * kPlane;
+  static constexpr int64_t kRecordBytes = kScaleBytes + kRecordRuns * kRunBytes;
   static constexpr int kClass = product_class(Table ? 8 : Bits);
   /// Bytes that are fetched into the second-level cache ahead of their use: +25 % on a core that
   /// reads 20 GB/s (into the first-level cache: +5 %).
@@ -86,7 +92,7 @@ NARROW_INLINE Codes codes_of(const uint8_t* p) {
   }
 }
 
-/// The scales of one block of the panel's 16 rows.
+/// The scales of one record of the panel's 16 rows.
 template <class F>
 struct Scales {
   Floats d;
@@ -98,9 +104,10 @@ struct Scales {
       m = load_halves(p + kHalves);
       if constexpr (F::kKind != ScaleKind::plain) m = negated(m);
     }
-    groups = p + (F::kOffset ? 2 : 1) * kHalves;
+    groups = F::kRecord == F::kValues ? p + (F::kOffset ? 2 : 1) * kHalves : p;
   }
   NARROW_INLINE Floats scale(int64_t g) const {
+    if constexpr (F::kRecord != F::kValues) return load_halves(groups + g * kHalves);
     if constexpr (F::kKind == ScaleKind::plain) return d;
     const uint8_t* p = groups + g * F::kGroupBytes;
     if constexpr (F::kKind == ScaleKind::nibbles) return multiply(d, low_nibbles(p));
@@ -122,19 +129,35 @@ struct Rows {
   const float* sums;
 };
 
+/// Bytes from p on into the second-level cache.
+template <int64_t Bytes>
+NARROW_INLINE void fetch(const uint8_t* p) {
+  unrolled<Bytes / kPlane>([&](auto line) NARROW_LAMBDA {
+    __builtin_prefetch(p + kPlane * decltype(line)::value, 0, 2);
+  });
+}
+
+/// Of a record with `left` values before the end of the panel.
+template <class F>
+NARROW_INLINE int64_t record_runs(int64_t left) {
+  if constexpr (F::kRecord == F::kValues) return F::kRecordRuns;
+  return left < F::kRecord ? left / kRun : F::kRecordRuns;
+}
+
 /// One row times one panel.
 template <class F>
 NARROW_INLINE void gemv_panel(const BlockGemmArgs& a, const uint8_t* panel, float* dst,
                               int64_t columns) {
   constexpr int kParts = static_cast<int>(kRun / F::kGroup);
   constexpr int kPartSteps = kSteps / kParts;
-  const uint8_t* codes = panel + a.codes_offset;
-  const uint8_t* block = panel;
   Rows x{a.rows.codes, a.rows.scales, a.rows.start, a.rows.sums};
   Floats y = zero_floats();
-  for (int64_t at = 0; at < a.k; at += F::kValues, block += F::kScaleBytes) {
-    const Scales<F> scales(block);
-    for (int64_t run = 0; run < F::kValues / kRun; ++run) {
+  for (int64_t at = 0; at < a.k; at += F::kRecord, panel += F::kRecordBytes) {
+    const Scales<F> scales(panel);
+    const uint8_t* codes = panel + F::kScaleBytes;
+    fetch<F::kScaleBytes>(panel + F::kAhead);
+    const int64_t runs = record_runs<F>(a.k - at);
+    for (int64_t run = 0; run < runs; ++run) {
       Floats t = zero_floats();
       unrolled<kParts>([&](auto part) NARROW_LAMBDA {
         constexpr int kPart = decltype(part)::value;
@@ -155,9 +178,7 @@ NARROW_INLINE void gemv_panel(const BlockGemmArgs& a, const uint8_t* panel, floa
         }
       }
       y = multiply_add(t, set_all(*x.scales), y);
-      for (int64_t b = 0; b < F::kRunBytes; b += kPlane) {
-        __builtin_prefetch(codes + F::kAhead + b, 0, 2);
-      }
+      fetch<F::kRunBytes>(codes + F::kAhead);
       codes += F::kRunBytes;
       x.codes += kRun;
       x.scales += 1;
@@ -182,17 +203,19 @@ enum class Wanted { codes, floats };
 
 /// Values [first, first + 32 * runs) of one panel. For floats, zeros become offsets: they are
 /// powers of two, so that scale * code + offset is still the decoded value, rounded once.
-template <class F, Wanted For, class Args>
-inline void unpack(const Args& a, const uint8_t* panel, int64_t first, int64_t slot, Stretch& to) {
+template <class F, Wanted For>
+inline void unpack(const uint8_t* panel, int64_t first, int64_t slot, Stretch& to) {
   constexpr int kParts = static_cast<int>(kRun / F::kGroup);
-  const uint8_t* codes = panel + a.codes_offset + first / kRun * F::kRunBytes;
-  const uint8_t* block = panel + first / F::kValues * F::kScaleBytes;
+  const uint8_t* record = panel + first / F::kRecord * F::kRecordBytes;
   uint8_t* out = to.codes[slot];
   float* scale = to.scale[slot];
   float* offset = to.offset[slot];
-  for (int64_t done = 0; done < to.runs; done += F::kValues / kRun, block += F::kScaleBytes) {
-    const Scales<F> scales(block);
-    for (int64_t run = 0; run < F::kValues / kRun; ++run) {
+  for (int64_t done = 0; done < to.runs; done += F::kRecordRuns, record += F::kRecordBytes) {
+    const Scales<F> scales(record);
+    const uint8_t* codes = record + F::kScaleBytes;
+    if constexpr (For == Wanted::floats) fetch<F::kScaleBytes>(record + F::kAhead);
+    const int64_t runs = record_runs<F>((to.runs - done) * kRun);
+    for (int64_t run = 0; run < runs; ++run) {
       unrolled<kSteps>([&](auto step) NARROW_LAMBDA {
         constexpr int kStep = decltype(step)::value;
         store_codes(out + kPlane * kStep, codes_of<F, kStep>(codes));
@@ -206,11 +229,7 @@ inline void unpack(const Args& a, const uint8_t* panel, int64_t first, int64_t s
           store_floats(offset, multiply(s, set_all(-F::kZero)), kPanel);
         }
       }
-      if constexpr (For == Wanted::floats) {
-        for (int64_t b = 0; b < F::kRunBytes; b += kPlane) {
-          __builtin_prefetch(codes + F::kAhead + b, 0, 2);
-        }
-      }
+      if constexpr (For == Wanted::floats) fetch<F::kRunBytes>(codes + F::kAhead);
       codes += F::kRunBytes;
       out += kPlane * kSteps;
     }
@@ -353,7 +372,7 @@ void gemm(const BlockGemmArgs& a) {
       const int64_t left = (a.n - column + kPanel - 1) / kPanel;
       const int64_t panels = left < kTilePanels ? left : kTilePanels;
       for (int64_t j = 0; j < panels; ++j) {
-        unpack<F, Wanted::codes>(a, a.weights + (column / kPanel + j) * a.panel_bytes, first, j, w);
+        unpack<F, Wanted::codes>(a.weights + (column / kPanel + j) * a.panel_bytes, first, j, w);
       }
       if (panels == kTilePanels) {
         rows_times<F::kClass, F::kGroup, F::kOffset, kTilePanels>(a, w, column, first);
