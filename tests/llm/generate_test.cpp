@@ -3,9 +3,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <map>
+#include <numeric>
 
 #include "llm/tiny_model.h"
 #include "narrow/core/error.h"
@@ -72,6 +74,34 @@ TEST(SamplerTest, GreedyTakesTheFirstOfEquals) {
   Sampler sampler(o);
   EXPECT_EQ(sampler.pick(std::vector<float>{1, 3, 3, 2}, {}), 1);
   EXPECT_EQ(sampler.pick(std::vector<float>{-kInfinity, -5, -4}, {}), 2);
+}
+
+TEST(SamplerTest, TheBestOfManyAreTheBest) {
+  // More than a block of the search, values that repeat, and zeros of both signs.
+  std::vector<float> logits(1000);
+  for (size_t i = 0; i < logits.size(); ++i) {
+    logits[i] = static_cast<float>(static_cast<int>(i * 7919 % 101) - 90);
+  }
+  logits[3] = -0.0F;
+  logits[700] = 0.0F;
+  std::vector<int32_t> order(logits.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int32_t a, int32_t b) { return logits[a] > logits[b]; });
+  EXPECT_EQ(most_likely(logits), order[0]);
+  for (const int64_t k : {1, 2, 5, 15, 16, 40, 999, 1000, 2000}) {
+    SamplingOptions o = plain();
+    o.top_k = k;
+    o.temperature = 100;  // nearly all alike
+    const auto found = shares(o, logits);
+    const auto kept = static_cast<size_t>(std::min<int64_t>(k, 1000));
+    for (size_t i = kept; i < order.size(); ++i) ASSERT_FALSE(found.contains(order[i])) << k;
+    if (k > 100) continue;  // each is drawn many times
+    for (size_t i = 0; i < kept; ++i) ASSERT_TRUE(found.contains(order[i])) << k;
+  }
+  EXPECT_EQ(most_likely({}), -1);
+  logits[77] = NAN;
+  EXPECT_THROW(most_likely(logits), Error);
 }
 
 TEST(SamplerTest, PenalizesWhatWasSeenLately) {

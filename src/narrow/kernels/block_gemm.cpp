@@ -1,17 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "narrow/kernels/block_gemm.h"
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
 #include <memory>
 
 #include "narrow/core/error.h"
 #include "narrow/core/parallel.h"
+#include "narrow/kernels/weight_memory.h"
 
 namespace narrow::kernels {
 namespace {
@@ -21,26 +17,6 @@ constexpr int64_t kAlign = 64;   // bytes
 constexpr int64_t kSteps = 8;    // of 4 k in a run
 constexpr int64_t kPlane = 64;   // bytes
 constexpr int64_t kHalves = 32;  // bytes of one float16 for each row of a panel
-
-/// Zeros, in huge pages where the system has them: weights are read from end to end for every
-/// token, and without them a core reads 5 to 30 % less per second (virtual machine, AMD EPYC 9004).
-std::shared_ptr<uint8_t> make_memory(size_t bytes) {
-  constexpr size_t kHuge = size_t{2} << 20;
-  const size_t alignment = bytes < kHuge ? size_t{kAlign} : kHuge;
-  // Only what is asked for is ever touched: the rest of the last huge page costs no memory.
-  const size_t rounded = (bytes / alignment + 1) * alignment;
-  void* p = std::aligned_alloc(alignment, rounded);
-  if (p == nullptr) {
-    throw Error(ErrorCode::resource_exhausted,
-                "no memory for " + std::to_string(bytes) + " bytes of packed weights");
-  }
-  std::shared_ptr<uint8_t> memory(static_cast<uint8_t*>(p), [](uint8_t* q) { std::free(q); });
-#if defined(__linux__)
-  if (bytes >= kHuge) ::madvise(p, bytes / kHuge * kHuge, MADV_HUGEPAGE);  // a hint: may fail
-#endif
-  std::memset(p, 0, bytes);
-  return memory;
-}
 
 BlockKernel kernel_of(BlockType type) {
   switch (type) {
@@ -196,7 +172,7 @@ PackedBlocks pack_blocks(BlockType type, std::span<const std::byte> w, int64_t n
   out.panel_bytes = (blocks + record.blocks - 1) / record.blocks * record.bytes;
   const int64_t panels = (n + kPanel - 1) / kPanel;
   const std::shared_ptr<uint8_t> memory =
-      make_memory(static_cast<size_t>(panels * out.panel_bytes));
+      weight_memory(static_cast<size_t>(panels * out.panel_bytes));
   uint8_t* bytes = memory.get();
   out.weights = Tensor::view(memory, bytes, static_cast<size_t>(panels * out.panel_bytes),
                              DType::uint8, {panels * out.panel_bytes});

@@ -4,7 +4,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <functional>
+#include <limits>
 
 #include "narrow/core/error.h"
 #include "narrow/quant/portable_math.h"
@@ -18,7 +21,47 @@ void check(const char* name, double value, double low, double high) {
               fmt::format("{} is {}, not in {}..{}", name, value, low, high));
 }
 
+constexpr size_t kBlock = 64;
+constexpr int32_t kInfinityBits = 0x7f800000;
+
+/// Integers in the order of the floats; zeros of both signs are one.
+int32_t order_of(float x) {
+  const auto bits = std::bit_cast<int32_t>(x + 0.0F);
+  return bits ^ ((bits >> 31) & 0x7fffffff);
+}
+
+/// The largest of each block of kBlock. Integers, for loops that compilers turn into vectors.
+std::vector<int32_t> largest_of_blocks(std::span<const float> x) {
+  std::vector<int32_t> largest;
+  largest.reserve(x.size() / kBlock + 1);
+  int32_t most = 0;  // of the magnitudes
+  for (size_t begin = 0; begin < x.size(); begin += kBlock) {
+    const size_t count = std::min(kBlock, x.size() - begin);
+    int32_t block = std::numeric_limits<int32_t>::min();
+    for (size_t i = 0; i < count; ++i) {
+      block = std::max(block, order_of(x[begin + i]));
+      most = std::max(most, std::bit_cast<int32_t>(x[begin + i]) & 0x7fffffff);
+    }
+    largest.push_back(block);
+  }
+  if (most > kInfinityBits) {
+    const auto at = std::find_if(x.begin(), x.end(), [](float v) { return std::isnan(v); });
+    throw Error(ErrorCode::numeric_failure,
+                fmt::format("the logit of token {} is NaN", at - x.begin()));
+  }
+  return largest;
+}
+
 }  // namespace
+
+int32_t most_likely(std::span<const float> logits) {
+  const std::vector<int32_t> largest = largest_of_blocks(logits);
+  const auto block = std::max_element(largest.begin(), largest.end());
+  if (block == largest.end()) return -1;
+  size_t i = static_cast<size_t>(block - largest.begin()) * kBlock;
+  while (order_of(logits[i]) != *block) ++i;
+  return static_cast<int32_t>(i);
+}
 
 void check_sampling(const SamplingOptions& o) {
   check("temperature", o.temperature, 0, 100);
@@ -36,9 +79,11 @@ Sampler::Sampler(const SamplingOptions& options) : options_(options), rng_(optio
   check_sampling(options);
 }
 
-/// Candidates are in the order of their ids here.
-void Sampler::penalize(std::span<const int32_t> seen) {
-  if (options_.repetition_penalty == 1) return;
+/// The logits with what the options say of tokens that were seen.
+std::span<const float> Sampler::penalized(std::span<const float> logits,
+                                          std::span<const int32_t> seen) {
+  if (options_.repetition_penalty == 1) return logits;
+  penalized_.assign(logits.begin(), logits.end());
   const size_t window = static_cast<size_t>(options_.repetition_window);
   seen = seen.last(std::min(window, seen.size()));
   std::vector<int32_t> ids(seen.begin(), seen.end());
@@ -46,18 +91,36 @@ void Sampler::penalize(std::span<const int32_t> seen) {
   ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
   const auto penalty = static_cast<float>(options_.repetition_penalty);
   for (const int32_t id : ids) {
-    if (id < 0 || static_cast<size_t>(id) >= candidates_.size()) continue;
-    float& logit = candidates_[static_cast<size_t>(id)].logit;
+    if (id < 0 || static_cast<size_t>(id) >= penalized_.size()) continue;
+    float& logit = penalized_[static_cast<size_t>(id)];
     logit = logit > 0 ? logit / penalty : logit * penalty;
   }
+  return penalized_;
 }
 
 /// The top_k best, in order; all where top_k is 0.
-void Sampler::keep_best() {
+void Sampler::find_candidates(std::span<const float> logits) {
+  const auto k = static_cast<size_t>(options_.temperature == 0 ? 1 : options_.top_k);
+  std::vector<int32_t> largest = largest_of_blocks(logits);
+  // k blocks have a value of at least this, so what is less is not among the k best.
+  int32_t least = std::numeric_limits<int32_t>::min();
+  if (k > 0 && k < largest.size()) {
+    std::vector<int32_t> sorted = largest;
+    const auto kth = sorted.begin() + static_cast<std::ptrdiff_t>(k - 1);
+    std::nth_element(sorted.begin(), kth, sorted.end(), std::greater<>());
+    least = *kth;
+  }
+  candidates_.clear();
+  for (size_t block = 0; block < largest.size(); ++block) {
+    if (largest[block] < least) continue;
+    const size_t end = std::min(logits.size(), (block + 1) * kBlock);
+    for (size_t i = block * kBlock; i < end; ++i) {
+      if (order_of(logits[i]) >= least) candidates_.push_back({logits[i], static_cast<int32_t>(i)});
+    }
+  }
   const auto better = [](const Candidate& a, const Candidate& b) {
     return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
   };
-  const auto k = static_cast<size_t>(options_.temperature == 0 ? 1 : options_.top_k);
   if (k > 0 && k < candidates_.size()) {
     const auto end = candidates_.begin() + static_cast<std::ptrdiff_t>(k);
     std::nth_element(candidates_.begin(), end - 1, candidates_.end(), better);
@@ -106,16 +169,7 @@ int32_t Sampler::draw() {
 }
 
 int32_t Sampler::pick(std::span<const float> logits, std::span<const int32_t> seen) {
-  candidates_.clear();
-  candidates_.reserve(logits.size());
-  for (size_t i = 0; i < logits.size(); ++i) {
-    if (std::isnan(logits[i])) {
-      throw Error(ErrorCode::numeric_failure, fmt::format("the logit of token {} is NaN", i));
-    }
-    candidates_.push_back({logits[i], static_cast<int32_t>(i)});
-  }
-  penalize(seen);
-  keep_best();
+  find_candidates(penalized(logits, seen));
   if (candidates_.empty() || std::isinf(candidates_.front().logit)) {
     throw Error(ErrorCode::numeric_failure, "no token has a finite logit");
   }

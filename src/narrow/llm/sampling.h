@@ -31,6 +31,10 @@ struct SamplingOptions {
 /// Throws invalid_argument naming the option that makes no sense.
 void check_sampling(const SamplingOptions& options);
 
+/// The id of the largest logit, the smallest such id; -1 where there are none. Throws
+/// numeric_failure where a logit is NaN.
+int32_t most_likely(std::span<const float> logits);
+
 class Sampler {
  public:
   explicit Sampler(const SamplingOptions& options);
@@ -44,14 +48,15 @@ class Sampler {
     float logit;
     int32_t id;
   };
-  void penalize(std::span<const int32_t> seen);
-  void keep_best();
+  std::span<const float> penalized(std::span<const float> logits, std::span<const int32_t> seen);
+  void find_candidates(std::span<const float> logits);
   std::vector<double> weights(double temperature) const;
   void keep_probable();
   int32_t draw();
 
   SamplingOptions options_;
   Rng rng_;
+  std::vector<float> penalized_;
   std::vector<Candidate> candidates_;
 };
 
