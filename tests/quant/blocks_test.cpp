@@ -347,7 +347,8 @@ TEST_P(Blocks, EveryInstructionSetWritesTheSameBytes) {
   std::vector<float> importance = normal_values(x.size(), 22);
   for (float& v : importance) v *= v;
   for (const EncodeMethod method : {EncodeMethod::rtn, EncodeMethod::mse}) {
-    for (const Emphasis e : {Emphasis::none, Emphasis::magnitude, Emphasis::direction}) {
+    for (const Emphasis e :
+         {Emphasis::none, Emphasis::magnitude, Emphasis::direction, Emphasis::both}) {
       const EncodeOptions options{.method = method, .emphasis = e, .importance = importance};
       set_isa(Isa::scalar);
       const auto plain = encoded(type, x, options);
@@ -398,6 +399,10 @@ TEST(BlockEmphasis, DirectionKeepsTheSizeOfTheWeights) {
     EXPECT_LT(std::fabs(along(directed)), 0.75 * std::fabs(along(plain))) << name;
   }
   EXPECT_STREQ(to_string(Emphasis::direction), "direction");
+  EXPECT_STREQ(to_string(Emphasis::both), "both");
+  EXPECT_EQ(best_emphasis(BlockType::q3_k, true), Emphasis::both);
+  EXPECT_EQ(best_emphasis(BlockType::q3_k, false), Emphasis::direction);
+  EXPECT_EQ(best_emphasis(BlockType::q2_k, true), Emphasis::direction);
 }
 
 }  // namespace

@@ -217,7 +217,7 @@ GgufMetadata LlmQuantizer::output_metadata() const {
 
 /// Whatever the bytes of the output depend on, but for the weights, which are hashed one by one.
 std::string LlmQuantizer::job_hash() const {
-  constexpr int64_t kEncoders = 1;  // changes when an encoder gives other bytes
+  constexpr int64_t kEncoders = 2;  // changes when an encoder gives other bytes
   Hash64 hash;
   hash.add_number(kEncoders);
   hash.add_text(layout_.header);
@@ -340,7 +340,7 @@ void LlmQuantizer::encode_rows_of(size_t i, int64_t first, int64_t count, std::b
   const auto n = static_cast<size_t>(columns);
   EncodeOptions options;
   options.method = job_.method == WeightMethod::rtn ? EncodeMethod::rtn : EncodeMethod::mse;
-  options.emphasis = Emphasis::direction;
+  options.emphasis = best_emphasis(type, !p.importance.empty());
   std::vector<float> x(n * static_cast<size_t>(count));
   std::vector<float> y(n);
   source_->read_rows(i, first, count, x.data());

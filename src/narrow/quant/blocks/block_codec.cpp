@@ -111,12 +111,26 @@ const char* to_string(EncodeMethod method) {
   return method == EncodeMethod::rtn ? "rtn" : "mse";
 }
 
+Emphasis best_emphasis(BlockType type, bool importance) {
+  switch (type) {
+    case BlockType::q3_k:
+    case BlockType::q4_k:
+    case BlockType::q5_k:
+    case BlockType::q6_k:
+      return importance ? Emphasis::both : Emphasis::direction;
+    default:
+      return Emphasis::direction;
+  }
+}
+
 const char* to_string(Emphasis emphasis) {
   switch (emphasis) {
     case Emphasis::none:
       return "none";
     case Emphasis::magnitude:
       return "magnitude";
+    case Emphasis::both:
+      return "both";
     case Emphasis::direction:
       return "direction";
   }

@@ -78,6 +78,7 @@ enum class Emphasis : uint8_t {
   none,       // nothing: the sum of importance * error^2 is minimised
   magnitude,  // times sqrt(x^2 + mean square of the block): large weights are kept better
   direction,  // the part of a block's error that lies along its weights counts twice
+  both,       // magnitude and direction
 };
 // Why `direction`: a least-squares fit makes weights smaller, by as much as their error is large,
 // and does so to all of them. Such errors do not cancel in a product with inputs that belong
@@ -85,6 +86,11 @@ enum class Emphasis : uint8_t {
 // the least-squares fit does when its scales are multiplied by 2 / (1 + r), r being the part of
 // sum w x^2 that it explains. Measured with the correlations of the inputs of two language models,
 // the output's error falls by 10 % at 2 bits, 3 % at 3 and 1 % at 4.
+
+/// What gave the least divergence from two language models (7 million weights each), `importance`
+/// being whether columns are weighted: direction, but with importance both in the types of 256
+/// values from 3 bits on, where the divergence falls by up to 10 %.
+Emphasis best_emphasis(BlockType type, bool importance);
 
 const char* to_string(BlockType type);
 const char* to_string(EncodeMethod method);

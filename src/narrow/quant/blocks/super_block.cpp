@@ -53,7 +53,7 @@ void error_weights(const float* importance, const float* scaled_x, int count, Em
     const float floor = sum > 0 ? sum / static_cast<float>(count) * 1e-3f : 1.0f;
     for (int i = 0; i < count; ++i) out[i] = std::max(out[i], floor);
   }
-  if (emphasis != Emphasis::magnitude) return;
+  if (emphasis != Emphasis::magnitude && emphasis != Emphasis::both) return;
   float squares = 0;
   for (int i = 0; i < count; ++i) squares += scaled_x[i] * scaled_x[i];
   squares /= static_cast<float>(count);

@@ -39,10 +39,11 @@ void error_weights(const float* importance, const float* scaled_x, int count, Em
 
 inline namespace NARROW_BLOCKS_ISA {
 
-/// What scales are multiplied by for Emphasis::direction (else 1): `error` is the least-squares
-/// fit's, `squares` the weighted squares of the values.
+/// What scales are multiplied by for Emphasis::direction and both (else 1): `error` is the
+/// least-squares fit's, `squares` the weighted squares of the values.
 inline float direction_factor(Emphasis emphasis, float error, float squares) {
-  if (emphasis != Emphasis::direction || !(error > 0) || !(squares > 0)) return 1.0f;
+  const bool counts = emphasis == Emphasis::direction || emphasis == Emphasis::both;
+  if (!counts || !(error > 0) || !(squares > 0)) return 1.0f;
   return 2 / (1 + std::max(1 - error / squares, 0.5f));  // half: such a block is lost anyway
 }
 
