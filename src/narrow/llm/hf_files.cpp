@@ -46,7 +46,7 @@ std::string own_config(const fs::path& file, std::string_view dtype) {
 /// GGUF keeps divisors of frequencies instead of the numbers that llama 3 makes them of. Most
 /// models have these, over one of few lengths.
 ModelConfig with_rope_formula(ModelConfig c) {
-  if (c.rope_divisors.empty() || c.rope_scaling != RopeScaling::none) return c;
+  if (c.rope_divisors.empty()) return c;
   ModelConfig tried = c;
   tried.rope_scaling = RopeScaling::llama3;
   tried.rope_low_freq_factor = 1;

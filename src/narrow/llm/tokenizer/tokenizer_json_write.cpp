@@ -55,7 +55,8 @@ void append_sentencepiece(const NormalizerStep& s, std::vector<Json>& parts) {
     parts.push_back({{"type", "Precompiled"}, {"precompiled_charsmap", base64(s.charsmap)}});
   }
   if (s.remove_extra_whitespaces) {
-    parts.push_back({{"type", "Strip"}, {"strip_left", true}, {"strip_right", true}});
+    // Spaces alone: Strip would take line breaks too.
+    parts.push_back(replace("Regex", "\\A +| +\\z", ""));
     parts.push_back(replace("Regex", " {2,}", " "));
   }
   if (s.add_dummy_prefix) parts.push_back({{"type", "Prepend"}, {"prepend", kSpaceSymbol}});
@@ -275,7 +276,7 @@ Json model_json(const TokenizerData& data, const std::vector<std::string>& piece
   return nullptr;
 }
 
-Json added_tokens_json(const TokenizerData& data) {
+Json added_tokens_json(const TokenizerData& data, const std::vector<std::string>& pieces) {
   std::vector<const AddedToken*> order;
   for (const AddedToken& a : data.added) order.push_back(&a);
   std::stable_sort(order.begin(), order.end(),
@@ -283,7 +284,7 @@ Json added_tokens_json(const TokenizerData& data) {
   Json list = Json::array();
   for (const AddedToken* a : order) {
     list.push_back({{"id", a->id},
-                    {"content", a->content},
+                    {"content", pieces[static_cast<size_t>(a->id)]},
                     {"single_word", a->single_word},
                     {"lstrip", a->lstrip},
                     {"rstrip", a->rstrip},
@@ -314,7 +315,7 @@ std::string tokenizer_json(const TokenizerData& data) {
   return dumped({{"version", "1.0"},
                  {"truncation", nullptr},
                  {"padding", nullptr},
-                 {"added_tokens", added_tokens_json(data)},
+                 {"added_tokens", added_tokens_json(data, pieces)},
                  {"normalizer", normalizer_json(data)},
                  {"pre_tokenizer", pre_tokenizer_json(data)},
                  {"post_processor", post_processor_json(data, pieces)},
