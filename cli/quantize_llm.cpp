@@ -122,6 +122,7 @@ void run_folder(const LlmFlags& flags, Context& context) {
 /// What is written goes by the name of the output.
 void run(const LlmFlags& flags, Context& context) {
   if (is_onnx_name(flags.output)) return run_onnx(flags, context);
+  if (flags.opset != 0) refuse_flags("convert", {"--opset"}, "ONNX files");
   if (!is_gguf_name(flags.output)) return run_folder(flags, context);
   check_output(flags.model, flags.output);
   const WeightsReport report = run_llm_quantize(job_of(flags, context));
