@@ -136,8 +136,9 @@ void add_embed(CLI::App& app, Context& context) {
   command->add_flag("--no-normalize", flags->no_normalize, "Leave the vectors as long as they are");
   add_integer(*command, "--max-tokens", flags->max_tokens, 1, 1 << 20,
               "Cut texts to so many tokens, special ones included (default: the model's)");
-  add_integer(*command, "--batch", flags->batch, 1, 1 << 16,
-              "Texts of one length that run together at most (default 8); changes no vector");
+  add_integer(
+      *command, "--batch", flags->batch, 1, 1 << 16,
+      "Texts that are sorted by length and run together (default 1024); 1 is the least latency");
   add_activations(*command, flags->compute);
   add_common_options(*command, context);
   command->footer(kExamples);

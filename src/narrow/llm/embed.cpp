@@ -24,9 +24,10 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr int64_t kWindow = 4096;      // texts that are sorted and run before their rows go out
-constexpr int64_t kGroupTokens = 512;  // that run together: their activations stay in a cache
-constexpr int64_t kTextsAtOnce = 16;   // of tokenizing
+// What runs as one piece: weights are read once for it, its activations stay in a cache.
+constexpr int64_t kGroupTexts = 8;
+constexpr int64_t kGroupTokens = 512;
+constexpr int64_t kTextsAtOnce = 16;  // of tokenizing
 
 using Ids = std::vector<int32_t>;
 using Clock = std::chrono::steady_clock;
@@ -42,7 +43,7 @@ struct Group {
 };
 
 /// By length, the longest first: threads end at about the same time.
-std::vector<Group> groups_of(std::span<const Ids> texts, int64_t batch) {
+std::vector<Group> groups_of(std::span<const Ids> texts, int64_t most) {
   std::vector<size_t> order(texts.size());
   std::iota(order.begin(), order.end(), size_t{0});
   std::stable_sort(order.begin(), order.end(),
@@ -52,7 +53,7 @@ std::vector<Group> groups_of(std::span<const Ids> texts, int64_t batch) {
     const auto length = static_cast<int64_t>(texts[i].size());
     const bool joins = !groups.empty() && groups.back().length == length &&
                        static_cast<int64_t>(groups.back().texts.size()) <
-                           std::min(batch, std::max<int64_t>(1, kGroupTokens / length));
+                           std::min(most, std::max<int64_t>(1, kGroupTokens / length));
     if (!joins) groups.push_back({{}, length});
     groups.back().texts.push_back(i);
   }
@@ -321,7 +322,7 @@ void Embedder::Impl::run_groups(const std::vector<Group>& groups, std::span<cons
 Tensor Embedder::Impl::run(std::span<const Ids> texts, const Progress& progress, int64_t done,
                            int64_t total) const {
   Tensor y(DType::float32, {static_cast<int64_t>(texts.size()), width});
-  run_groups(groups_of(texts, joins ? options.batch : 1), texts, y.mutable_data<float>().data(),
+  run_groups(groups_of(texts, joins ? kGroupTexts : 1), texts, y.mutable_data<float>().data(),
              progress, done, total);
   return y;
 }
@@ -378,8 +379,8 @@ EmbedCounts Embedder::embed(std::span<const std::string_view> texts, const Sink&
                             const Progress& progress) const {
   EmbedCounts counts;
   counts.texts = static_cast<int64_t>(texts.size());
-  for (int64_t done = 0; done < counts.texts; done += kWindow) {
-    const int64_t size = std::min(kWindow, counts.texts - done);
+  for (int64_t done = 0; done < counts.texts; done += impl_->options.batch) {
+    const int64_t size = std::min(impl_->options.batch, counts.texts - done);
     std::vector<Ids> ids(static_cast<size_t>(size));
     std::atomic<int64_t> truncated{0};
     std::atomic<int64_t> ill_formed{0};

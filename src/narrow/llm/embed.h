@@ -30,7 +30,7 @@ struct EmbedOptions {
   std::optional<Pooling> pooling;  // nothing: the model's own
   bool normalize = true;           // to a Euclidean length of 1
   int64_t max_tokens = 0;          // of a text, special ones included; 0: the model's own
-  int64_t batch = 8;               // texts that run together at most
+  int64_t batch = 1024;            // texts that are sorted by length, run, and handed out together
   int threads = 0;
   Activations activations = Activations::quantized;
 };
@@ -68,8 +68,7 @@ class Embedder {
   Tensor embed_ids(std::span<const std::vector<int32_t>> texts,
                    const Progress& progress = {}) const;
 
-  /// All texts, in order, some thousand at a time: `sink` gets the rows of those that follow the
-  /// ones before.
+  /// All texts, in order, a batch at a time: `sink` gets the rows of each.
   using Sink = std::function<void(const Tensor& rows)>;
   EmbedCounts embed(std::span<const std::string_view> texts, const Sink& sink,
                     const Progress& progress = {}) const;
