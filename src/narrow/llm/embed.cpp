@@ -24,6 +24,9 @@ namespace fs = std::filesystem;
 
 namespace {
 
+/// Multiply-adds of a text, some 2 ms of work, from which several threads may share it: with less,
+/// waiting for each other costs more than it brings.
+constexpr double kSharedMacs = 2e8;
 // What runs as one piece: weights are read once for it, its activations stay in a cache.
 constexpr int64_t kGroupTexts = 8;
 constexpr int64_t kGroupTokens = 512;
@@ -83,6 +86,15 @@ Tensor input_of(const std::string& name, const Group& group, std::span<const Ids
     }
   }
   return t;
+}
+
+std::vector<Tensor> inputs_of(const Session& session, const Group& group,
+                              std::span<const Ids> texts) {
+  std::vector<Tensor> inputs;
+  for (const std::string& name : session.input_names()) {
+    inputs.push_back(input_of(name, group, texts));
+  }
+  return inputs;
 }
 
 constexpr const char* kInputs[] = {"input_ids",   "attention_mask", "token_type_ids",
@@ -151,11 +163,13 @@ Graph hidden_graph(const Checkpoint& checkpoint, const GraphOptions& options) {
   return graph;
 }
 
-/// Products of weights in blocks and of 16 bits give a row the same bits whatever rows stand beside
-/// it; others do not promise that.
+/// Products of weights in blocks, of 16 bits and of dynamically quantized rows give a row the same
+/// bits whatever rows stand beside it; others do not promise that.
 bool rows_stand_alone(const Session& session) {
-  return std::ranges::none_of(session.kernel_choices(), [](const KernelChoice& c) {
-    return c.op == "MatMul" || c.op == "Gemm" || c.op == "FusedGemm";
+  constexpr std::string_view kOthers[] = {"MatMul", "Gemm", "FusedGemm", "WGemm",
+                                          "DynamicQuantizeLinear"};
+  return std::ranges::none_of(session.kernel_choices(), [&](const KernelChoice& c) {
+    return std::ranges::find(kOthers, c.op.substr(c.op.rfind(':') + 1)) != std::end(kOthers);
   });
 }
 
@@ -174,12 +188,14 @@ struct Embedder::Impl {
   std::string prompt;
   size_t output = 0;
   int64_t width = 0;
-  bool joins = false;    // texts of one length may run together
-  bool spreads = false;  // threads may share one text
+  double token_macs = 0;  // multiply-adds of a token
+  bool joins = false;     // texts of one length may run together
+  bool spreads = false;   // threads may share one text
 
   void open_checkpoint(const fs::path& path);
   void open_onnx(const fs::path& path);
   void use_settings(const SentenceSettings& settings, Pooling fallback);
+  Tensor run_probe();
   void limit_tokens(int64_t own, int64_t positions);
   void run_group(const Group& group, std::span<const Ids> texts, float* y) const;
   void run_groups(const std::vector<Group>& groups, std::span<const Ids> texts, float* y,
@@ -232,6 +248,7 @@ void Embedder::Impl::open_checkpoint(const fs::path& path) {
   width = config.hidden_size;
   joins = rows_stand_alone(*session);
   spreads = threads_change_nothing(*session);
+  (void)run_probe();
 }
 
 void Embedder::Impl::open_onnx(const fs::path& path) {
@@ -241,31 +258,38 @@ void Embedder::Impl::open_onnx(const fs::path& path) {
   use_settings(settings, Pooling::mean);
   constexpr int64_t kUsual = 512;  // BERT's positions: the file does not say
   limit_tokens(settings.max_tokens > 0 ? settings.max_tokens : kUsual, 0);
-  session.emplace(read_onnx(path));
+  SessionOptions session_options;
+  session_options.sample_ranges = true;
+  Graph graph = read_onnx(path);
+  const bool own = graph.producer_name == "narrow";  // others may mix the texts of a batch
+  session.emplace(std::move(graph), std::move(session_options));
   check_inputs(*session);
-  // Ranges of the file's own quantizers are those of all that runs together.
-  joins = false;
+  joins = own && rows_stand_alone(*session);
   spreads = threads_change_nothing(*session);
   const std::vector<std::string>& names = session->output_names();
   const auto named = std::ranges::find(names, "last_hidden_state");
   output = named == names.end() ? 0 : static_cast<size_t>(named - names.begin());
-  const std::vector<Ids> probe{encode("", nullptr)};
-  if (probe.front().empty()) {
-    throw Error(ErrorCode::unsupported, "the tokenizer makes no token of an empty text");
-  }
-  const ThreadLimit one(1);
-  std::vector<Tensor> inputs;
-  const Group group{{0}, static_cast<int64_t>(probe.front().size())};
-  for (const std::string& name : session->input_names()) {
-    inputs.push_back(input_of(name, group, probe));
-  }
-  const Tensor hidden = session->run(inputs)[output];
-  if (hidden.dtype() != DType::float32 || hidden.rank() != 3 || hidden.dim(1) != group.length) {
+  const Tensor hidden = run_probe();
+  if (hidden.dtype() != DType::float32 || hidden.rank() != 3) {
     throw Error(ErrorCode::unsupported,
                 fmt::format("output '{}' is {}, no hidden states [batch, length, width]",
                             names[output], hidden.describe()));
   }
   width = hidden.dim(2);
+}
+
+/// An empty text: is the model one that reads texts, and how much work is a token?
+Tensor Embedder::Impl::run_probe() {
+  std::vector<Ids> probe{encode("", nullptr)};
+  if (probe.front().empty()) probe.front().push_back(0);
+  const ThreadLimit one(1);
+  const Group group{{0}, static_cast<int64_t>(probe.front().size())};
+  const std::vector<Tensor> inputs = inputs_of(*session, group, probe);
+  std::vector<Dims> dims;
+  for (const Tensor& t : inputs) dims.push_back(t.dims());
+  token_macs =
+      static_cast<double>(session->count_macs(dims).total) / static_cast<double>(group.length);
+  return session->run(inputs)[output];
 }
 
 Ids Embedder::Impl::encode(std::string_view text, bool* truncated) const {
@@ -282,11 +306,7 @@ Ids Embedder::Impl::encode(std::string_view text, bool* truncated) const {
 }
 
 void Embedder::Impl::run_group(const Group& group, std::span<const Ids> texts, float* y) const {
-  std::vector<Tensor> inputs;
-  for (const std::string& name : session->input_names()) {
-    inputs.push_back(input_of(name, group, texts));
-  }
-  const Tensor hidden = session->run(inputs)[output];
+  const Tensor hidden = session->run(inputs_of(*session, group, texts))[output];
   const float* rows = hidden.data<float>().data();
   for (size_t i = 0; i < group.texts.size(); ++i) {
     const std::span<float> vector(y + static_cast<int64_t>(group.texts[i]) * width,
@@ -313,9 +333,12 @@ void Embedder::Impl::run_groups(const std::vector<Group>& groups, std::span<cons
     progress.report("embed", done, total);
   };
   const auto count = static_cast<int64_t>(groups.size());
-  // A thread for each group, unless there are too few and threads can share one.
-  const ThreadLimit limit(spreads || count > 1 ? options.threads : 1);
-  if (count >= current_threads() || !spreads) return parallel_blocks(count, run_one);
+  const ThreadLimit limit(options.threads);
+  const double macs = groups.empty() ? 0 : token_macs * static_cast<double>(groups[0].length);
+  if (count >= current_threads() || !spreads || macs < kSharedMacs) {
+    const ThreadLimit one(std::min<int>(current_threads(), static_cast<int>(count)));
+    return parallel_blocks(count, run_one);
+  }
   for (int64_t i = 0; i < count; ++i) run_one(i);
 }
 
@@ -401,7 +424,15 @@ EmbedCounts Embedder::embed(std::span<const std::string_view> texts, const Sink&
     counts.tokenize_seconds += seconds_since(start);
     counts.truncated += truncated;
     counts.ill_formed += ill_formed;
-    for (const Ids& text : ids) counts.tokens += static_cast<int64_t>(text.size());
+    for (size_t i = 0; i < ids.size(); ++i) {
+      if (ids[i].empty()) {
+        throw Error(ErrorCode::invalid_argument,
+                    fmt::format("text {} has no token, so it has no vector",
+                                done + static_cast<int64_t>(i) + 1),
+                    "leave empty lines out; the tokenizer puts nothing around a text");
+      }
+      counts.tokens += static_cast<int64_t>(ids[i].size());
+    }
     start = Clock::now();
     const Tensor rows = impl_->run(ids, progress, done, counts.texts);
     counts.model_seconds += seconds_since(start);
