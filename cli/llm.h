@@ -30,8 +30,11 @@ struct LlmFlags {
   std::string max_memory;
   bool resume = false;
   bool requantize = false;
+  int opset = 0;  // of an ONNX file; 0: the lowest
 };
 
+/// Whether a language model written under this name is an ONNX file.
+bool is_onnx_name(const std::string& output);
 void add_llm_flags(CLI::App& command, LlmFlags& flags);
 /// Those of add_llm_flags() that were given, as typed.
 std::vector<std::string> given_llm_flags(const LlmFlags& flags);

@@ -75,6 +75,10 @@ void run_language_model(const QuantizeFlags& flags, Context& context) {
       llm.format = key.text;
     } else if (key.key == "exclude" || key.key == "keep_float") {
       llm.keep_float.push_back(key.text);
+    } else if (key.key == "opset" && is_onnx_name(flags.output)) {
+      Recipe recipe;
+      set_recipe_key(recipe, key.key, key.text);
+      llm.opset = recipe.opset;
     } else {
       foreign.push_back(flag_name(key.key));
     }

@@ -8,12 +8,14 @@
 #include "llm.h"
 #include "model.h"
 #include "narrow/core/error.h"
+#include "narrow/pipeline/llm_onnx.h"
 #include "narrow/pipeline/llm_quantize.h"
 
 namespace narrow::cli {
 namespace {
 
 constexpr const char* kDefaultFormat = "q4_k_m";
+constexpr const char* kDefaultOnnxFormat = "w4g32";
 
 std::string format_names() {
   std::vector<std::string> names;
@@ -21,18 +23,32 @@ std::string format_names() {
   return fmt::format("{}", fmt::join(names, "|"));
 }
 
-void check_gguf_output(const std::string& model, const std::string& output) {
+void check_output(const std::string& model, const std::string& output) {
   check_output_path(output);
   std::error_code ignored;
   if (std::filesystem::equivalent(model, output, ignored)) {
     throw Error(ErrorCode::invalid_argument, fmt::format("'{}' is the model itself", output),
                 "write to another name");
   }
+}
+
+void check_gguf_output(const std::string& model, const std::string& output) {
+  check_output(model, output);
   if (std::filesystem::path(output).extension() != ".gguf") {
     throw Error(ErrorCode::invalid_argument,
                 fmt::format("'{}': a language model is written as a GGUF file", output),
                 "give the file a name that ends in .gguf");
   }
+}
+
+WeightMethod method_of(const LlmFlags& flags) {
+  if (flags.method.empty()) {
+    return flags.statistics.empty() ? WeightMethod::mse : WeightMethod::importance;
+  }
+  for (const WeightMethod m : {WeightMethod::rtn, WeightMethod::importance}) {
+    if (flags.method == to_string(m)) return m;
+  }
+  return WeightMethod::mse;
 }
 
 LlmQuantizeJob job_of(const LlmFlags& flags, const Context& context) {
@@ -41,12 +57,7 @@ LlmQuantizeJob job_of(const LlmFlags& flags, const Context& context) {
   job.output = flags.output;
   job.format = flags.format;
   job.statistics = flags.statistics;
-  const std::string method = !flags.method.empty()       ? flags.method
-                             : !flags.statistics.empty() ? "importance"
-                                                         : "mse";
-  for (const WeightMethod m : {WeightMethod::rtn, WeightMethod::mse, WeightMethod::importance}) {
-    if (method == to_string(m)) job.method = m;
-  }
+  job.method = method_of(flags);
   // Exceptions from quantization are narrower than types, so they come last and win.
   for (const std::string& text : flags.tensor_types) job.rules.push_back(parse_tensor_rule(text));
   for (const std::string& match : flags.keep_float) job.rules.push_back({match, std::nullopt});
@@ -58,7 +69,30 @@ LlmQuantizeJob job_of(const LlmFlags& flags, const Context& context) {
   return job;
 }
 
+void run_onnx(const LlmFlags& flags, Context& context) {
+  check_output(flags.model, flags.output);
+  std::vector<std::string> foreign;
+  if (!flags.tensor_types.empty()) foreign.emplace_back("--tensor-type");
+  if (!flags.statistics.empty()) foreign.emplace_back("--statistics");
+  if (!flags.max_memory.empty()) foreign.emplace_back("--max-memory");
+  if (flags.resume) foreign.emplace_back("--resume");
+  refuse_flags("quantize", foreign, "GGUF files");
+  LlmOnnxJob job;
+  job.model = flags.model;
+  job.output = flags.output;
+  job.format = flags.format;
+  job.method = method_of(flags);
+  job.keep_float = flags.keep_float;
+  job.requantize = flags.requantize;
+  job.opset = flags.opset;
+  job.threads = context.thread_count();
+  job.progress = make_progress();
+  const WeightsReport report = run_llm_onnx(job);
+  context.print(to_json(report), to_text(report));
+}
+
 void run(const LlmFlags& flags, Context& context) {
+  if (is_onnx_name(flags.output)) return run_onnx(flags, context);
   check_gguf_output(flags.model, flags.output);
   const WeightsReport report = run_llm_quantize(job_of(flags, context));
   context.print(to_json(report), to_text(report));
@@ -75,6 +109,10 @@ void add_memory_flags(CLI::App& command, LlmFlags& flags, const char* group) {
 }
 
 }  // namespace
+
+bool is_onnx_name(const std::string& output) {
+  return std::filesystem::path(output).extension() == ".onnx";
+}
 
 void add_llm_flags(CLI::App& command, LlmFlags& flags) {
   constexpr const char* kGroup = "Language models";
@@ -106,7 +144,9 @@ std::vector<std::string> given_llm_flags(const LlmFlags& flags) {
 
 void quantize_language_model(const LlmFlags& flags, Context& context) {
   LlmFlags complete = flags;
-  if (complete.format.empty()) complete.format = kDefaultFormat;
+  if (complete.format.empty()) {
+    complete.format = is_onnx_name(complete.output) ? kDefaultOnnxFormat : kDefaultFormat;
+  }
   if (complete.format == "qdq" || complete.format == "qoperator") {
     throw Error(ErrorCode::invalid_argument,
                 fmt::format("--format {} is of ONNX models", complete.format),

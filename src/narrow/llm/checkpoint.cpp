@@ -292,6 +292,10 @@ bool Checkpoint::is_gguf() const {
   return impl_->gguf != nullptr;
 }
 
+const fs::path& Checkpoint::folder() const {
+  return impl_->folder;
+}
+
 const ModelConfig& Checkpoint::config() const {
   return impl_->config;
 }
@@ -409,10 +413,7 @@ GgufMetadata Checkpoint::gguf_metadata() const {
     metadata.emplace_back("tokenizer.ggml.model", GgufValue::string("none"));
     return metadata;
   }
-  TokenizerData data = read_tokenizer(impl_->folder);
-  if (data.special.bos < 0) data.special.bos = impl_->config.bos;
-  if (data.special.eos.empty()) data.special.eos = impl_->config.eos;
-  append_vocabulary(make_vocabulary(data, impl_->config.vocab_size), metadata);
+  append_vocabulary(make_vocabulary(tokenizer_data(), impl_->config.vocab_size), metadata);
   return metadata;
 }
 
@@ -422,12 +423,12 @@ bool Checkpoint::has_tokenizer() const {
          fs::exists(impl_->folder / "tokenizer.model");
 }
 
-Tokenizer Checkpoint::tokenizer() const {
-  if (impl_->gguf) return Tokenizer(tokenizer_data_from_gguf(vocabulary_of(*impl_->gguf)));
+TokenizerData Checkpoint::tokenizer_data() const {
+  if (impl_->gguf) return tokenizer_data_from_gguf(vocabulary_of(*impl_->gguf));
   TokenizerData data = read_tokenizer(impl_->folder);
   if (data.special.bos < 0) data.special.bos = impl_->config.bos;
   if (data.special.eos.empty()) data.special.eos = impl_->config.eos;
-  return Tokenizer(std::move(data));
+  return data;
 }
 
 }  // namespace narrow::llm

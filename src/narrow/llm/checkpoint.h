@@ -56,6 +56,8 @@ class Checkpoint {
 
   const std::filesystem::path& path() const;
   bool is_gguf() const;
+  /// Of the Hugging Face model's files; empty for a GGUF file.
+  const std::filesystem::path& folder() const;
   const ModelConfig& config() const;
 
   /// In the order of the model: embedding, layers, output.
@@ -84,7 +86,8 @@ class Checkpoint {
 
   bool has_tokenizer() const;
   /// Throws not_found when there is none.
-  Tokenizer tokenizer() const;
+  TokenizerData tokenizer_data() const;
+  Tokenizer tokenizer() const { return Tokenizer(tokenizer_data()); }
 
  private:
   struct Impl;

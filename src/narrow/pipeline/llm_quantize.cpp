@@ -19,6 +19,7 @@
 #include "narrow/formats/gguf/importance.h"
 #include "narrow/pipeline/weight_journal.h"
 #include "narrow/pipeline/weight_source.h"
+#include "narrow/pipeline/weight_totals.h"
 
 namespace narrow {
 namespace {
@@ -422,11 +423,8 @@ JournalEntry LlmQuantizer::write_tensor(GgufWriter& writer, size_t i) {
 }
 
 void LlmQuantizer::fill_report(const std::vector<JournalEntry>& entries) {
-  std::map<std::string, WeightTypeTotal> totals;
-  double bits = 0;
-  double squares = 0;
-  double errors = 0;
-  uint64_t bytes = 0;
+  WeightTotals totals;
+  totals.report = std::move(report_);
   bool quantized = false;
   for (size_t i = 0; i < plans_.size(); ++i) {
     const WeightInfo& t = source_->tensors()[i];
@@ -442,31 +440,13 @@ void LlmQuantizer::fill_report(const std::vector<JournalEntry>& entries) {
     if (p.choice.wanted) w.wanted = gguf_type(*p.choice.wanted).name;
     w.bytes = layout_.sizes[i];
     w.importance = !p.importance.empty();
-    if (e.squares > 0) w.relative_rmse = std::sqrt(e.errors / e.squares);
-    WeightTypeTotal& total = totals[w.type];
-    total.type = w.type;
-    ++total.tensors;
-    total.elements += t.elements();
-    total.bytes += w.bytes;
-    bytes += w.bytes;
-    report_.elements += t.elements();
     const double each =
         type.codec ? nominal_bits(*type.codec) : 8.0 * type.block_bytes / type.block_values;
-    bits += each * static_cast<double>(t.elements());
-    if (type.codec && !is_float(*type.codec) && !p.copy) {
-      quantized = true;
-      squares += e.squares;
-      errors += e.errors;
-    }
-    report_.tensors.push_back(std::move(w));
+    const bool rounded = type.codec && !is_float(*type.codec) && !p.copy;
+    quantized = quantized || rounded;
+    totals.add(std::move(w), each, {e.squares, e.errors, rounded});
   }
-  for (auto& [name, total] : totals) report_.types.push_back(total);
-  std::stable_sort(report_.types.begin(), report_.types.end(),
-                   [](const auto& a, const auto& b) { return a.bytes > b.bytes; });
-  const auto elements = static_cast<double>(std::max<int64_t>(report_.elements, 1));
-  report_.nominal_bits = bits / elements;
-  report_.stored_bits = 8.0 * static_cast<double>(bytes) / elements;
-  if (squares > 0) report_.relative_rmse = std::sqrt(errors / squares);
+  report_ = totals.finish();
   if (quantized) report_.method = to_string(job_.method);
 }
 

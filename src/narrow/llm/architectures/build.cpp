@@ -49,7 +49,7 @@ Graph build_graph(const Checkpoint& checkpoint, const GraphOptions& options) {
   for (const BuilderRow& row : kBuilders) {
     if (row.architecture != config.architecture) continue;
     Graph graph = row.build(checkpoint, options);
-    if (options.activations == Activations::quantized) {
+    if (options.form == GraphForm::session && options.activations == Activations::quantized) {
       infer_shapes(graph);  // the pass asks for them
       quantize_activations(graph, {});
     }

@@ -15,9 +15,23 @@
 //   inputs   input_ids, token_types  int64 [batch, length]
 //            valid_length int64 [batch]: tokens that count, the others stand behind them
 //   output   hidden     float32 [batch, length, hidden_size]; rows behind those mean nothing
+//
+// The same as other programs expect it of an ONNX file (GraphForm::onnx), all products in float32:
+//   inputs   input_ids       int64 [batch, length]
+//            attention_mask  int64 [batch, total]: 1 for tokens that count, the past ones in front
+//   decoder  position_ids    int64 [batch, length]
+//            past_key_values.<layer>.key, .value   float32 [batch, kv_heads, past, head_dim]
+//   outputs  logits          float32 [batch, length, vocab_size]
+//            present.<layer>.key, .value           float32 [batch, kv_heads, total, head_dim]
+//   encoder  token_type_ids  int64 [batch, length]
+//   output   last_hidden_state float32 [batch, length, hidden_size]
+// Tables ("token_embd.weight", [rows, columns]) and matrices ("blk.0.attn_q.weight.columns", [in,
+// out]) are placeholders of zeros there that share their memory: whoever writes the file fills them
+// one by one.
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 #include <vector>
 
 #include "narrow/graph/graph.h"
@@ -38,6 +52,11 @@ inline constexpr int64_t kLastLogit = -1;
 /// graph.
 enum class Activations : uint8_t { quantized, real };
 
+enum class GraphForm : uint8_t { session, onnx };
+
+/// What the name of a placeholder of GraphForm::onnx has behind that of the tensor: [in, out].
+inline constexpr std::string_view kColumns = ".columns";
+
 struct GraphOptions {
   CacheType cache = CacheType::none;
   /// Tokens a sequence may have: the cache's rows, and the positions of rope's tables. 0: as many
@@ -46,6 +65,11 @@ struct GraphOptions {
   /// Logits of the tokens from this one on; kLastLogit: of the last one alone.
   int64_t first_logit = 0;
   Activations activations = Activations::quantized;
+  /// Of form onnx no other option counts but `tied_table`.
+  GraphForm form = GraphForm::session;
+  /// The output matrix of a model that ties it to the embedding is that table, transposed by a
+  /// node; otherwise it has a placeholder of its own.
+  bool tied_table = true;
 };
 
 /// Throws unsupported, or invalid_argument for a capacity that learned positions do not reach.
