@@ -20,14 +20,12 @@ namespace {
 
 constexpr const char* kExamples =
     "\nEach line of the file is a text, empty ones too. The output is an array of numpy, float32\n"
-    "[lines, width]. MODEL is the folder of a Hugging Face model, a .gguf file, or the .onnx file "
-    "of\n"
-    "an encoder with its tokenizer.json beside it. Pooling, the longest text and a prompt are "
-    "read\n"
-    "from the files of sentence-transformers or the GGUF file, where they say so.\n"
+    "[lines, width]. MODEL is the folder of a Hugging Face model, a .gguf file, or the .onnx file\n"
+    "of an encoder that narrow wrote (or with its tokenizer.json beside it). Pooling, the longest\n"
+    "text and a prompt come from the model's files, where they say so.\n"
     "\nExamples:\n"
     "  narrow embed ./all-MiniLM-L6-v2 --input lines.txt --output vectors.npy\n"
-    "  narrow embed minilm.q8_0.gguf --input lines.txt --output vectors.npy --threads 2 --json\n"
+    "  narrow embed minilm.w8a8.onnx --input lines.txt --output vectors.npy --threads 2 --json\n"
     "  narrow embed ./llama --input lines.txt --output vectors.npy --pooling last --no-normalize\n";
 
 struct EmbedFlags {

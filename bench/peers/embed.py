@@ -159,6 +159,8 @@ def files(work):
     own = {"folder, float": folder}
     own["GGUF q8_0"] = work / "minilm.q8_0.gguf"
     c.narrow("quantize", folder, "-o", own["GGUF q8_0"], "--format", "q8_0")
+    own["ONNX w8a8"] = work / "minilm.w8a8.onnx"
+    c.narrow("quantize", folder, "-o", own["ONNX w8a8"], "--format", "w8a8")
     return float_file, ort_file, own
 
 

@@ -13,9 +13,10 @@
 #include "narrow/core/error.h"
 #include "narrow/core/parallel.h"
 #include "narrow/formats/onnx/onnx.h"
+#include "narrow/llm/hf_files.h"
 #include "narrow/llm/language_model.h"
-#include "narrow/llm/model_tokenizer.h"
 #include "narrow/llm/sentence_settings.h"
+#include "narrow/llm/tokenizer/tokenizer_json.h"
 #include "narrow/llm/tokenizer/unicode.h"
 
 namespace narrow::llm {
@@ -138,18 +139,35 @@ void normalize(std::span<float> y) {
   for (float& v : y) v = static_cast<float>(static_cast<double>(v) / length);
 }
 
-/// The folder of the tokenizer of an ONNX file: its own, or the one above (model/onnx/model.onnx).
-fs::path tokenizer_folder(const fs::path& file) {
+/// Where an ONNX file has its tokenizer and settings: in its metadata, in its folder, or one folder
+/// up (model/onnx/model.onnx).
+HfTexts texts_of(const Graph& graph, const fs::path& file) {
+  const std::string prefix(kHfPrefix);
+  if (graph.metadata.contains(prefix + "tokenizer.json")) {
+    return [metadata = graph.metadata, prefix](const std::string& path) {
+      const auto found = metadata.find(prefix + path);
+      return found == metadata.end() ? std::nullopt : std::optional(found->second);
+    };
+  }
   const fs::path own = file.has_parent_path() ? file.parent_path() : fs::path(".");
-  const fs::path above = own / "..";
-  for (const fs::path& folder : {own, above}) {
-    if (fs::exists(folder / "tokenizer.json") || fs::exists(folder / "tokenizer.model")) {
-      return folder;
-    }
+  for (const fs::path& folder : {own, own / ".."}) {
+    if (fs::exists(folder / "tokenizer.json")) return texts_in_folder(folder);
   }
   throw Error(ErrorCode::not_found,
-              fmt::format("{}: no tokenizer.json beside it or one folder up", file.string()),
+              "no tokenizer: neither in the file nor as tokenizer.json beside it",
               "copy the files of the model's tokenizer there");
+}
+
+Tokenizer tokenizer_of(const HfTexts& texts) {
+  TokenizerData data = tokenizer_data_from_json(texts("tokenizer.json").value());
+  if (const auto text = texts("tokenizer_config.json")) apply_tokenizer_config(data, *text);
+  return Tokenizer(std::move(data));
+}
+
+/// 0 where no file says it.
+int64_t positions_of(const HfTexts& texts) {
+  const std::optional<std::string> text = texts("config.json");
+  return text ? config_from_hf(*text).context : 0;
 }
 
 /// Hidden states instead of logits.
@@ -236,8 +254,9 @@ void Embedder::Impl::open_checkpoint(const fs::path& path) {
   const ModelConfig& config = model.config();
   tokenizer.emplace(model.checkpoint().tokenizer());
   SentenceSettings settings;
-  const fs::path folder = fs::is_directory(path) ? path : path.parent_path();
-  if (!model.checkpoint().is_gguf()) settings = read_sentence_settings(folder);
+  if (!model.checkpoint().is_gguf()) {
+    settings = read_sentence_settings(texts_in_folder(model.checkpoint().folder()));
+  }
   if (!settings.pooling && config.pooling != Pooling::none) settings.pooling = config.pooling;
   use_settings(settings, config.causal ? Pooling::none : Pooling::mean);
   limit_tokens(settings.max_tokens, config.context);
@@ -252,15 +271,16 @@ void Embedder::Impl::open_checkpoint(const fs::path& path) {
 }
 
 void Embedder::Impl::open_onnx(const fs::path& path) {
-  const fs::path folder = tokenizer_folder(path);
-  tokenizer.emplace(read_model_tokenizer(folder));
-  const SentenceSettings settings = read_sentence_settings(folder);
+  Graph graph = read_onnx(path);
+  const HfTexts texts = texts_of(graph, path);
+  tokenizer.emplace(tokenizer_of(texts));
+  const SentenceSettings settings = read_sentence_settings(texts);
   use_settings(settings, Pooling::mean);
-  constexpr int64_t kUsual = 512;  // BERT's positions: the file does not say
-  limit_tokens(settings.max_tokens > 0 ? settings.max_tokens : kUsual, 0);
+  constexpr int64_t kUsual = 512;  // BERT's positions
+  const int64_t positions = positions_of(texts);
+  limit_tokens(settings.max_tokens > 0 || positions > 0 ? settings.max_tokens : kUsual, positions);
   SessionOptions session_options;
   session_options.sample_ranges = true;
-  Graph graph = read_onnx(path);
   const bool own = graph.producer_name == "narrow";  // others may mix the texts of a batch
   session.emplace(std::move(graph), std::move(session_options));
   check_inputs(*session);

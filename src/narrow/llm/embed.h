@@ -49,10 +49,10 @@ struct EmbedCounts {
 class Embedder {
  public:
   /// What Checkpoint::open takes, or an .onnx file of an encoder: inputs input_ids, attention_mask
-  /// (and token_type_ids, position_ids), first output [batch, length, width], its tokenizer.json
-  /// and modules.json beside it or one folder up. Throws as Checkpoint, Tokenizer, Session and
-  /// read_sentence_settings do, unsupported for other inputs, invalid_argument for more tokens than
-  /// the model has positions.
+  /// (and token_type_ids, position_ids), output [batch, length, width], tokenizer.json and
+  /// modules.json in its metadata (as narrow writes it), beside it or one folder up. Throws as
+  /// Checkpoint, Tokenizer, Session and read_sentence_settings do, unsupported for other inputs,
+  /// invalid_argument for more tokens than the model has positions.
   static Embedder open(const std::filesystem::path& path, const EmbedOptions& options = {});
 
   int64_t width() const;

@@ -23,16 +23,16 @@ using json_parts::Json;
 }
 
 /// The file as an object, or an empty one where there is none.
-Json object_of(const fs::path& file) {
-  if (!fs::exists(file)) return Json::object();
-  return json_parts::parse(read_text(file), file.filename().string());
+Json object_of(const HfTexts& texts, const std::string& path) {
+  const std::optional<std::string> text = texts(path);
+  return text ? json_parts::parse(*text, path) : Json::object();
 }
 
 /// modules.json is a list, which json_parts::parse does not take.
-Json modules_of(const fs::path& file) {
+Json modules_of(const std::string& text) {
   Json list;
   try {
-    list = Json::parse(read_text(file));
+    list = Json::parse(text);
   } catch (const Json::exception& e) {
     throw Error(ErrorCode::corrupt_data, fmt::format("modules.json: {}", e.what()));
   }
@@ -72,16 +72,14 @@ Pooling pooling_of(const Json& config) {
   return chosen->pooling;
 }
 
-/// A folder inside the model's.
-fs::path inner_folder(const fs::path& folder, const std::string& name) {
-  const fs::path inner(name);
-  const bool leaves =
-      inner.is_absolute() || std::find(inner.begin(), inner.end(), "..") != inner.end();
-  if (leaves) {
+/// A file of a module, whose folder is inside the model's.
+std::string file_of(const std::string& module, const char* name) {
+  const fs::path path(module);
+  if (path.is_absolute() || std::find(path.begin(), path.end(), "..") != path.end()) {
     throw Error(ErrorCode::corrupt_data,
-                fmt::format("modules.json: path '{}' is not in the model's folder", name));
+                fmt::format("modules.json: path '{}' is not in the model's folder", module));
   }
-  return folder / inner;
+  return (path / name).string();
 }
 
 int64_t max_tokens_of(const Json& config) {
@@ -104,19 +102,29 @@ std::string prompt_of(const Json& config) {
   return text(*prompts, name);
 }
 
-SentenceSettings read_settings(const fs::path& folder) {
+}  // namespace
+
+HfTexts texts_in_folder(const fs::path& folder) {
+  return [folder](const std::string& path) -> std::optional<std::string> {
+    if (!fs::exists(folder / path)) return {};
+    return read_text(folder / path);
+  };
+}
+
+SentenceSettings read_sentence_settings(const HfTexts& texts) {
   SentenceSettings settings;
-  if (!fs::exists(folder / "modules.json")) return settings;
-  settings.prompt = prompt_of(object_of(folder / "config_sentence_transformers.json"));
-  for (const Json& module : modules_of(folder / "modules.json")) {
+  const std::optional<std::string> modules = texts("modules.json");
+  if (!modules) return settings;
+  settings.prompt = prompt_of(object_of(texts, "config_sentence_transformers.json"));
+  for (const Json& module : modules_of(*modules)) {
     const std::string type = json_parts::text_of(module, "type", "modules.json");
     const std::string path = json_parts::text_or(module, "path", "", "modules.json");
     const std::string_view kind = std::string_view(type).substr(type.rfind('.') + 1);
     if (kind == "Transformer") {
-      const fs::path inner = inner_folder(folder, path);
-      settings.max_tokens = max_tokens_of(object_of(inner / "sentence_bert_config.json"));
+      settings.max_tokens =
+          max_tokens_of(object_of(texts, file_of(path, "sentence_bert_config.json")));
     } else if (kind == "Pooling") {
-      const Json config = object_of(inner_folder(folder, path) / "config.json");
+      const Json config = object_of(texts, file_of(path, "config.json"));
       settings.pooling = pooling_of(config);
       if (!settings.prompt.empty() && !json_parts::bool_or(config, "include_prompt", true, kind)) {
         unsupported("the model's pooling leaves the default prompt out");
@@ -126,17 +134,6 @@ SentenceSettings read_settings(const fs::path& folder) {
     }
   }
   return settings;
-}
-
-}  // namespace
-
-SentenceSettings read_sentence_settings(const fs::path& folder) {
-  try {
-    return read_settings(folder);
-  } catch (Error& e) {
-    e.add_context(folder.string());
-    throw;
-  }
 }
 
 const char* to_string(Pooling pooling) {

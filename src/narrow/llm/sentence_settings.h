@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -22,9 +23,13 @@ struct SentenceSettings {
   std::string prompt;  // stands in front of every text
 };
 
+/// The text of a file of the model's folder by its path there, or nothing.
+using HfTexts = std::function<std::optional<std::string>(const std::string& path)>;
+HfTexts texts_in_folder(const std::filesystem::path& folder);
+
 /// Throws unsupported for modules behind the pooling that change vectors (Dense, ...), for poolings
 /// other than mean, cls and the last token, and for prompts that pooling leaves out; corrupt_data.
-SentenceSettings read_sentence_settings(const std::filesystem::path& folder);
+SentenceSettings read_sentence_settings(const HfTexts& texts);
 
 /// "mean", "cls", "last", "none".
 const char* to_string(Pooling pooling);
