@@ -141,7 +141,7 @@ TEST_F(EmbedTest, RefusesWhatItDoesNotKnow) {
   expect_refused(ErrorCode::invalid_argument, "41 tokens", {.max_tokens = 41});
   expect_refused(ErrorCode::invalid_argument, "leave nothing", {.max_tokens = 2});
   write("1_Pooling/config.json", R"({"pooling_mode_max_tokens": true})");
-  expect_refused(ErrorCode::unsupported, "max_tokens");
+  expect_refused(ErrorCode::unsupported, "pooling is max");
   write("1_Pooling/config.json",
         R"({"pooling_mode_mean_tokens": true, "pooling_mode_cls_token": true})");
   expect_refused(ErrorCode::unsupported, "several");
