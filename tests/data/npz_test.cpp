@@ -240,8 +240,7 @@ TEST(NpyRows, AreOneArray) {
     rows.add(Tensor::from<float>({3, 4, 5, 6}, {2, 2}));
     rows.commit();
   }
-  EXPECT_EQ(bytes_of(folder / "rows.npy"),
-            bytes_of(folder / "whole.npy"));
+  EXPECT_EQ(bytes_of(folder / "rows.npy"), bytes_of(folder / "whole.npy"));
   { NpyRows unfinished(folder / "gone.npy", 1, 1); }
   EXPECT_FALSE(std::filesystem::exists(folder / "gone.npy"));
 }
