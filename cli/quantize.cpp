@@ -33,12 +33,14 @@ constexpr const char* kExamples =
     "  narrow quantize model.onnx --data images:photos --dump-recipe > "
     "r.yaml\n"
     "\nA language model, the folder of a Hugging Face model or a .gguf file, "
-    "becomes a .gguf file:\n"
+    "becomes a .gguf or an .onnx file:\n"
     "  narrow quantize ./llama -o llama.gguf --format q4_k_m\n"
     "  narrow quantize f16.gguf -o q.gguf --format iq4_xs --statistics "
     "imatrix.gguf\n"
     "  narrow quantize ./llama -o q.gguf --format q3_k_m --tensor-type "
-    "'*ffn_down*=q5_k' --max-memory 1G\n";
+    "'*ffn_down*=q5_k' --max-memory 1G\n"
+    "  narrow quantize ./llama -o llama.onnx --format w4g32\n"
+    "  narrow quantize ./minilm -o minilm.onnx --format w8a8\n";
 
 /// A flag that sets a recipe key, in the order of the command line.
 struct KeyText {
@@ -98,7 +100,7 @@ void run_language_model(const QuantizeFlags& flags, Context& context) {
   refuse_flags("quantize", foreign, "ONNX models");
   if (flags.output.empty()) {
     throw Error(ErrorCode::invalid_argument, "quantize needs the name of the file to write",
-                "add -o FILE.gguf");
+                "add -o FILE.gguf or FILE.onnx");
   }
   llm.model = flags.model;
   llm.output = flags.output;

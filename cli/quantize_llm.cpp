@@ -8,6 +8,7 @@
 #include "llm.h"
 #include "model.h"
 #include "narrow/core/error.h"
+#include "narrow/pipeline/llm_folder.h"
 #include "narrow/pipeline/llm_onnx.h"
 #include "narrow/pipeline/llm_quantize.h"
 
@@ -17,9 +18,17 @@ namespace {
 constexpr const char* kDefaultFormat = "q4_k_m";
 constexpr const char* kDefaultOnnxFormat = "w4g32";
 
-std::string format_names() {
+bool is_gguf_name(const std::string& output) {
+  return std::filesystem::path(output).extension() == ".gguf";
+}
+
+std::string format_names(const std::string& output) {
   std::vector<std::string> names;
-  for (const FileFormat& f : file_formats()) names.emplace_back(f.name);
+  if (is_onnx_name(output)) {
+    for (const OnnxWeightFormat& f : onnx_weight_formats()) names.emplace_back(f.name);
+  } else {
+    for (const FileFormat& f : file_formats()) names.emplace_back(f.name);
+  }
   return fmt::format("{}", fmt::join(names, "|"));
 }
 
@@ -29,15 +38,6 @@ void check_output(const std::string& model, const std::string& output) {
   if (std::filesystem::equivalent(model, output, ignored)) {
     throw Error(ErrorCode::invalid_argument, fmt::format("'{}' is the model itself", output),
                 "write to another name");
-  }
-}
-
-void check_gguf_output(const std::string& model, const std::string& output) {
-  check_output(model, output);
-  if (std::filesystem::path(output).extension() != ".gguf") {
-    throw Error(ErrorCode::invalid_argument,
-                fmt::format("'{}': a language model is written as a GGUF file", output),
-                "give the file a name that ends in .gguf");
   }
 }
 
@@ -69,14 +69,20 @@ LlmQuantizeJob job_of(const LlmFlags& flags, const Context& context) {
   return job;
 }
 
+void refuse_memory_flags(const LlmFlags& flags) {
+  std::vector<std::string> foreign;
+  if (!flags.max_memory.empty()) foreign.emplace_back("--max-memory");
+  if (flags.resume) foreign.emplace_back("--resume");
+  refuse_flags("convert", foreign, "GGUF files");
+}
+
 void run_onnx(const LlmFlags& flags, Context& context) {
   check_output(flags.model, flags.output);
   std::vector<std::string> foreign;
   if (!flags.tensor_types.empty()) foreign.emplace_back("--tensor-type");
   if (!flags.statistics.empty()) foreign.emplace_back("--statistics");
-  if (!flags.max_memory.empty()) foreign.emplace_back("--max-memory");
-  if (flags.resume) foreign.emplace_back("--resume");
   refuse_flags("quantize", foreign, "GGUF files");
+  refuse_memory_flags(flags);
   LlmOnnxJob job;
   job.model = flags.model;
   job.output = flags.output;
@@ -91,9 +97,34 @@ void run_onnx(const LlmFlags& flags, Context& context) {
   context.print(to_json(report), to_text(report));
 }
 
+void run_folder(const LlmFlags& flags, Context& context) {
+  // A mistyped name would become a folder.
+  const std::string extension = std::filesystem::path(flags.output).extension().string();
+  for (const char* file : {".safetensors", ".json", ".bin", ".pt", ".pth", ".ggml", ".tflite"}) {
+    if (extension == file) {
+      throw Error(ErrorCode::invalid_argument,
+                  fmt::format("'{}': a language model is not written as a {} file", flags.output,
+                              extension),
+                  "name a folder, or a file that ends in .gguf or .onnx");
+    }
+  }
+  refuse_memory_flags(flags);
+  LlmFolderJob job;
+  job.model = flags.model;
+  job.output = flags.output;
+  job.format = flags.format;
+  job.threads = context.thread_count();
+  job.progress = make_progress();
+  const WeightsReport report = run_llm_folder(job);
+  context.print(to_json(report), to_text(report));
+}
+
+/// What is written goes by the name of the output.
 void run(const LlmFlags& flags, Context& context) {
   if (is_onnx_name(flags.output)) return run_onnx(flags, context);
-  check_gguf_output(flags.model, flags.output);
+  if (flags.opset != 0) refuse_flags("convert", {"--opset"}, "ONNX files");
+  if (!is_gguf_name(flags.output)) return run_folder(flags, context);
+  check_output(flags.model, flags.output);
   const WeightsReport report = run_llm_quantize(job_of(flags, context));
   context.print(to_json(report), to_text(report));
 }
@@ -144,34 +175,45 @@ std::vector<std::string> given_llm_flags(const LlmFlags& flags) {
 
 void quantize_language_model(const LlmFlags& flags, Context& context) {
   LlmFlags complete = flags;
+  if (!is_onnx_name(flags.output) && !is_gguf_name(flags.output)) {
+    throw Error(ErrorCode::invalid_argument,
+                fmt::format("'{}': quantized weights go into a .gguf or .onnx file", flags.output),
+                "give the file such a name; narrow convert writes a folder, in f32, f16 or bf16");
+  }
   if (complete.format.empty()) {
     complete.format = is_onnx_name(complete.output) ? kDefaultOnnxFormat : kDefaultFormat;
   }
   if (complete.format == "qdq" || complete.format == "qoperator") {
     throw Error(ErrorCode::invalid_argument,
                 fmt::format("--format {} is of ONNX models", complete.format),
-                "of a language model it is one of " + format_names());
+                "of a language model it is one of " + format_names(complete.output));
   }
   run(complete, context);
 }
 
 void add_convert(CLI::App& app, Context& context) {
   CLI::App* command =
-      app.add_subcommand("convert", "Write a language model as a GGUF file without quantizing it");
+      app.add_subcommand("convert", "Write a language model in another form without quantizing it");
   auto flags = std::make_shared<LlmFlags>();
   command->add_option("model", flags->model, "A .gguf file or a Hugging Face folder")
       ->type_name("MODEL")
       ->required();
-  command->add_option("-o,--output", flags->output, "The file to write")
-      ->type_name("GGUF")
+  command
+      ->add_option("-o,--output", flags->output,
+                   "FILE.gguf, FILE.onnx, or the folder of a Hugging Face model")
+      ->type_name("OUTPUT")
       ->required();
   add_choice(*command, "--format", flags->format, {"f32", "f16", "bf16"},
-             "Type of the matrices (default: as they are)");
+             "Type of the matrices (default: as they are; blocks become f32 but in GGUF)");
+  command->add_option("--opset", flags->opset, "Of FILE.onnx (default: the lowest possible)")
+      ->type_name("INT");
   add_memory_flags(*command, *flags, "Options");
   add_common_options(*command, context);
   command->footer(
       "\nExamples:\n  narrow convert ./llama -o llama-f16.gguf --format f16\n"
-      "  narrow convert q4.gguf -o float.gguf --format f32\n");
+      "  narrow convert q4.gguf -o float.gguf --format f32\n"
+      "  narrow convert llama.gguf -o llama-folder --format bf16\n"
+      "  narrow convert ./minilm -o minilm.onnx\n");
   command->callback(
       [flags, &context] { context.run = [flags, &context] { run(*flags, context); }; });
 }

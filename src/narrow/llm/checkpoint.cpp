@@ -68,6 +68,13 @@ Pooling pooling_in(const fs::path& folder) {
   }
 }
 
+/// The way back: row of GGUF that row `row` of a file with half rotation is.
+int64_t interleaved_row(int64_t row, int64_t head_dim) {
+  const int64_t in_head = row % head_dim;
+  const int64_t half = head_dim / 2;
+  return row - in_head + in_head % half * 2 + in_head / half;
+}
+
 bool is_rotated(Difference d) {
   return d == Difference::rotation_q || d == Difference::rotation_k;
 }
@@ -92,6 +99,7 @@ struct Checkpoint::Impl {
   std::optional<Stored> stored(const std::string& name) const;
   std::vector<std::string> names() const;
   std::string stored_name(const TensorRow& row, int64_t layer, const std::string& prefix) const;
+  std::string hf_name(const TensorRow& row, int64_t layer) const;
   void add(const TensorRow& row, int64_t layer, const std::string& prefix,
            std::vector<std::string>& missing);
   void check_shape(const TensorRow& row, const CheckpointTensor& t, const Stored& s) const;
@@ -175,6 +183,13 @@ std::string Checkpoint::Impl::stored_name(const TensorRow& row, int64_t layer,
   return name;
 }
 
+/// What Hugging Face's files call a tensor of a GGUF file; empty where they have none.
+std::string Checkpoint::Impl::hf_name(const TensorRow& row, int64_t layer) const {
+  if (row.difference == Difference::computed) return {};
+  if (row.hf.starts_with('/')) return std::string(row.hf.substr(1));
+  return std::string(architecture->prefixes.front()) + name_of(row.hf, layer);
+}
+
 void Checkpoint::Impl::check_shape(const TensorRow& row, const CheckpointTensor& t,
                                    const Stored& s) const {
   Dims wanted = t.dims;
@@ -193,6 +208,7 @@ void Checkpoint::Impl::add(const TensorRow& row, int64_t layer, const std::strin
   t.name = name_of(row.gguf, layer);
   t.dims = dims_of(config, row);
   t.difference = gguf ? Difference::none : row.difference;
+  t.hf_difference = row.difference;
   std::span<const std::byte> data;
   if (t.difference == Difference::computed) {
     data = std::as_bytes(std::span(config.rope_divisors));
@@ -205,6 +221,7 @@ void Checkpoint::Impl::add(const TensorRow& row, int64_t layer, const std::strin
     }
     check_shape(row, t, *s);
     t.type = s->type;
+    t.hf_name = gguf ? hf_name(row, layer) : t.stored_name;
     data = s->bytes;
     used.insert(t.stored_name);
   }
@@ -396,6 +413,74 @@ void Checkpoint::read_rows(std::string_view name, int64_t first, int64_t count,
   }
   if (t.difference == Difference::minus_one) {
     for (float& x : out) x += 1.0F;
+  }
+}
+
+Dims Checkpoint::hf_dims(const CheckpointTensor& t) const {
+  Dims dims = t.dims;
+  if (t.hf_difference == Difference::transposed) std::swap(dims[0], dims[1]);
+  return dims;
+}
+
+namespace {
+
+/// Columns [first, first + count) of a matrix as rows.
+void read_transposed(const Checkpoint& model, const CheckpointTensor& t, int64_t first,
+                     int64_t count, std::span<float> out) {
+  const int64_t length = t.rows();
+  std::vector<float> row(static_cast<size_t>(t.columns()));
+  for (int64_t r = 0; r < length; ++r) {
+    model.read_rows(t.name, r, 1, row);
+    for (int64_t c = 0; c < count; ++c) {
+      out[static_cast<size_t>(c * length + r)] = row[static_cast<size_t>(first + c)];
+    }
+  }
+}
+
+void read_half_rotated(const Checkpoint& model, const CheckpointTensor& t, int64_t first,
+                       int64_t count, std::span<float> out) {
+  const int64_t head_dim = model.config().head_dim;
+  if (t.dims.size() == 1) {
+    std::vector<float> row(out.size());
+    model.read_rows(t.name, 0, 1, row);
+    for (int64_t i = 0; i < t.columns(); ++i) {
+      out[static_cast<size_t>(i)] = row[static_cast<size_t>(interleaved_row(i, head_dim))];
+    }
+    return;
+  }
+  const auto columns = static_cast<size_t>(t.columns());
+  for (int64_t r = 0; r < count; ++r) {
+    model.read_rows(t.name, interleaved_row(first + r, head_dim), 1,
+                    out.subspan(static_cast<size_t>(r) * columns, columns));
+  }
+}
+
+}  // namespace
+
+void Checkpoint::read_hf_rows(const CheckpointTensor& t, int64_t first, int64_t count,
+                              std::span<float> out) const {
+  const Dims dims = hf_dims(t);
+  const int64_t rows = dims.size() < 2 ? 1 : dims.front();
+  if (first < 0 || count < 0 || count > rows - first ||
+      out.size() != static_cast<size_t>(count * dims.back())) {
+    throw Error(ErrorCode::invalid_argument,
+                fmt::format("rows {}..{} of '{}' {} into {} floats", first, first + count,
+                            t.hf_name, to_string(dims), out.size()));
+  }
+  if (!is_gguf()) {
+    const size_t size = row_bytes(t.type, dims.back());
+    decode_rows(t.type,
+                impl_->bytes[impl_->at(t.name)].subspan(static_cast<size_t>(first) * size,
+                                                        static_cast<size_t>(count) * size),
+                dims.back(), out);
+  } else if (t.hf_difference == Difference::transposed) {
+    read_transposed(*this, t, first, count, out);
+  } else if (is_rotated(t.hf_difference)) {
+    read_half_rotated(*this, t, first, count, out);
+  } else {
+    read_rows(t.name, first, count, out);
+    if (t.hf_difference != Difference::minus_one) return;
+    for (float& x : out) x -= 1.0F;
   }
 }
 

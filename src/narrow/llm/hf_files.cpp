@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "narrow/llm/hf_files.h"
 
-#include <fmt/format.h>
+#include <algorithm>
+#include <cmath>
 
 #include "narrow/core/error.h"
 #include "narrow/core/file.h"
@@ -43,10 +44,16 @@ std::string own_config(const fs::path& file, std::string_view dtype) {
   return text_of(json);
 }
 
+bool nearly_equal(const std::vector<float>& a, const std::vector<float>& b) {
+  constexpr float kRounding = 1e-5F;  // other programs compute them in another order
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                    [](float x, float y) { return std::abs(x - y) <= kRounding * std::abs(y); });
+}
+
 /// GGUF keeps divisors of frequencies instead of the numbers that llama 3 makes them of. Most
 /// models have these, over one of few lengths.
 ModelConfig with_rope_formula(ModelConfig c) {
-  if (c.rope_divisors.empty() || c.rope_scaling != RopeScaling::none) return c;
+  if (c.rope_divisors.empty()) return c;
   ModelConfig tried = c;
   tried.rope_scaling = RopeScaling::llama3;
   tried.rope_low_freq_factor = 1;
@@ -55,7 +62,8 @@ ModelConfig with_rope_formula(ModelConfig c) {
   tried.rope_factor = static_cast<double>(c.rope_divisors.back());
   for (int64_t length = 32; length <= std::max<int64_t>(c.context, 32); length *= 2) {
     tried.rope_original_context = length;
-    if (llama3_rope_divisors(tried) == c.rope_divisors) return tried;
+    tried.rope_divisors = llama3_rope_divisors(tried);
+    if (nearly_equal(tried.rope_divisors, c.rope_divisors)) return tried;
   }
   return c;
 }

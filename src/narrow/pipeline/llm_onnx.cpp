@@ -19,6 +19,7 @@
 #include "narrow/llm/architectures/build.h"
 #include "narrow/llm/checkpoint.h"
 #include "narrow/llm/hf_files.h"
+#include "narrow/pipeline/llm_float.h"
 #include "narrow/pipeline/weight_totals.h"
 #include "narrow/ptq/assign.h"
 #include "narrow/ptq/plan.h"
@@ -51,19 +52,6 @@ constexpr const char* kMetadataFiles[] = {
     "config_sentence_transformers.json",
     "1_Pooling/config.json",
 };
-
-/// The element type that a tensor gets where it is not quantized.
-DType float_type(const std::string& format, BlockType stored) {
-  const std::string name = format.empty() ? to_string(stored) : format;
-  if (name == "f16") return DType::float16;
-  if (name == "bf16") return DType::bfloat16;
-  return DType::float32;
-}
-
-const char* type_name(DType dtype) {
-  if (dtype == DType::float16) return "F16";
-  return dtype == DType::bfloat16 ? "BF16" : "F32";
-}
 
 Tensor transposed(const Tensor& x) {
   const int64_t rows = x.dim(0);
@@ -249,7 +237,7 @@ void LlmOnnxWriter::fill(const Weight& w) {
   if (format_ != nullptr) {
     reason = keeps_float(w.tensor->name) ? "keep_float names it" : "a small table";
   }
-  note(w, type_name(dtype), bits(dtype), packed_bytes(dtype, x.elements()), nullptr, reason);
+  note(w, float_type_name(dtype), bits(dtype), packed_bytes(dtype, x.elements()), nullptr, reason);
   if (dtype == DType::float32) {
     graph_.set_constant(id, std::move(x));
     return;
@@ -361,9 +349,7 @@ WeightsReport LlmOnnxWriter::run() {
 }
 
 void check_job(const LlmOnnxJob& job) {
-  static constexpr const char* kFloats[] = {"", "f32", "f16", "bf16"};
-  const bool is_float = std::any_of(std::begin(kFloats), std::end(kFloats),
-                                    [&](const char* name) { return job.format == name; });
+  const bool is_float = job.format.empty() || is_float_format(job.format);
   const OnnxWeightFormat* format = find_onnx_weight_format(job.format);
   std::vector<std::string> names{"f32", "f16", "bf16"};
   for (const OnnxWeightFormat& f : kFormats) names.emplace_back(f.name);

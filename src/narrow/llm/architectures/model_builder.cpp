@@ -5,7 +5,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 
+#include "narrow/core/error.h"
 #include "narrow/core/parallel.h"
 
 namespace narrow::llm {
@@ -59,11 +61,13 @@ ValueId ModelBuilder::placeholder(const std::string& name, Dims dims) {
     for (const CheckpointTensor& t : checkpoint_.tensors()) {
       largest = std::max(largest, t.rows() * t.columns());
     }
-    zeros_ = std::make_shared<const std::vector<float>>(static_cast<size_t>(largest));
+    // Pages that nothing writes to are not there.
+    zeros_.reset(std::calloc(static_cast<size_t>(largest), sizeof(float)), std::free);
+    if (!zeros_) throw Error(ErrorCode::resource_exhausted, "no memory for the largest tensor");
   }
   const size_t bytes = packed_bytes(DType::float32, num_elements(dims));
   return graph_.add_initializer(
-      name, Tensor::view(zeros_, zeros_->data(), bytes, DType::float32, std::move(dims)));
+      name, Tensor::view(zeros_, zeros_.get(), bytes, DType::float32, std::move(dims)));
 }
 
 /// The matrix as [in, out].

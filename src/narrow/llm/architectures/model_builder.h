@@ -98,7 +98,7 @@ class ModelBuilder {
   GraphForm form_;
   bool tied_table_;
   Graph graph_;
-  std::shared_ptr<const std::vector<float>> zeros_;  // behind all placeholders
+  std::shared_ptr<const void> zeros_;  // behind all placeholders
 };
 
 Graph build_decoder(const Checkpoint& checkpoint, const GraphOptions& options);

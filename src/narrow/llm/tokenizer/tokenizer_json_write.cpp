@@ -54,12 +54,15 @@ void append_sentencepiece(const NormalizerStep& s, std::vector<Json>& parts) {
   if (!s.charsmap.empty()) {
     parts.push_back({{"type", "Precompiled"}, {"precompiled_charsmap", base64(s.charsmap)}});
   }
+  const std::string space(kSpaceSymbol);
   if (s.remove_extra_whitespaces) {
-    parts.push_back({{"type", "Strip"}, {"strip_left", true}, {"strip_right", true}});
+    // Not Strip, which takes line breaks too.
+    parts.push_back(replace("Regex", "\\A +", ""));
     parts.push_back(replace("Regex", " {2,}", " "));
   }
-  if (s.add_dummy_prefix) parts.push_back({{"type", "Prepend"}, {"prepend", kSpaceSymbol}});
-  parts.push_back(replace("String", " ", kSpaceSymbol));
+  parts.push_back(replace("String", " ", space));
+  if (s.remove_extra_whitespaces) parts.push_back(replace("Regex", space + "+\\z", ""));
+  if (s.add_dummy_prefix) parts.push_back({{"type", "Prepend"}, {"prepend", space}});
 }
 
 Json normalizer_json(const TokenizerData& data) {
@@ -275,15 +278,26 @@ Json model_json(const TokenizerData& data, const std::vector<std::string>& piece
   return nullptr;
 }
 
-Json added_tokens_json(const TokenizerData& data) {
+Json added_tokens_json(const TokenizerData& data, const std::vector<std::string>& pieces) {
   std::vector<const AddedToken*> order;
   for (const AddedToken& a : data.added) order.push_back(&a);
+  // SentencePiece finds these in its text too; here only tokens outside of the model can.
+  std::vector<AddedToken> defined;
+  defined.reserve(data.types.size());
+  for (size_t id = 0; id < data.types.size(); ++id) {
+    const bool known = std::any_of(data.added.begin(), data.added.end(), [&](const AddedToken& a) {
+      return a.id == static_cast<int32_t>(id);
+    });
+    if (data.types[id] != PieceType::user_defined || known) continue;
+    defined.push_back({static_cast<int32_t>(id), data.pieces[id]});
+    order.push_back(&defined.back());
+  }
   std::stable_sort(order.begin(), order.end(),
                    [](const AddedToken* a, const AddedToken* b) { return a->id < b->id; });
   Json list = Json::array();
   for (const AddedToken* a : order) {
     list.push_back({{"id", a->id},
-                    {"content", a->content},
+                    {"content", pieces[static_cast<size_t>(a->id)]},
                     {"single_word", a->single_word},
                     {"lstrip", a->lstrip},
                     {"rstrip", a->rstrip},
@@ -314,7 +328,7 @@ std::string tokenizer_json(const TokenizerData& data) {
   return dumped({{"version", "1.0"},
                  {"truncation", nullptr},
                  {"padding", nullptr},
-                 {"added_tokens", added_tokens_json(data)},
+                 {"added_tokens", added_tokens_json(data, pieces)},
                  {"normalizer", normalizer_json(data)},
                  {"pre_tokenizer", pre_tokenizer_json(data)},
                  {"post_processor", post_processor_json(data, pieces)},
