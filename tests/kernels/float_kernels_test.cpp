@@ -55,10 +55,16 @@ TEST(Activate, IsTheFormulaInDouble) {
         GuardBuffer<float> x(static_cast<size_t>(n));
         GuardBuffer<float> y(static_cast<size_t>(n));
         fill_reals(x.data(), x.size(), 5, scale);
-        for (const SmoothUnit unit : {SmoothUnit::silu, SmoothUnit::gelu_tanh}) {
+        for (const SmoothUnit unit : {SmoothUnit::silu, SmoothUnit::gelu_tanh, SmoothUnit::gelu}) {
           set->activate(unit, x.data(), y.data(), n);
           for (int64_t i = 0; i < n; ++i) {
             const double in = static_cast<double>(x[i]);
+            if (unit == SmoothUnit::gelu) {
+              // erfc / 2 is known to 7.5e-8 and some roundings.
+              const double exact = in / 2 * std::erfc(-in / std::sqrt(2.0));
+              ASSERT_NEAR(static_cast<double>(y[i]), exact, std::abs(in) * 3e-7) << in;
+              continue;
+            }
             const double wanted = unit == SmoothUnit::silu ? silu(in) : gelu(in);
             // The argument of the exponential has a relative error of some roundings.
             const double argument = std::abs(in) * (1 + 0.0357 * in * in) * 2;
@@ -79,6 +85,16 @@ TEST(Activate, IsTheFormulaInDouble) {
     EXPECT_TRUE(std::isnan(y[0]));
     EXPECT_EQ(y[1], special[1]);
     EXPECT_EQ(y[2], 0.0F);
+    set->activate(SmoothUnit::gelu, special, y, 4);
+    EXPECT_TRUE(std::isnan(y[0]));
+    EXPECT_EQ(y[1], special[1]);
+    EXPECT_EQ(y[2], 0.0F);
+    const float low[] = {-std::numeric_limits<float>::infinity(), -1e30F, -40, 40};
+    set->activate(SmoothUnit::gelu, low, y, 4);
+    EXPECT_EQ(y[0], 0.0F);
+    EXPECT_EQ(y[1], 0.0F);
+    EXPECT_EQ(y[2], 0.0F);
+    EXPECT_EQ(y[3], 40.0F);
   }
 }
 

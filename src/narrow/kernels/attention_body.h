@@ -40,34 +40,35 @@ inline void score_rows(const AttendArgs& g, int64_t row, int64_t begin, int64_t 
 /// Scores of one row become weights e^(score - maximum); returns what earlier sums are worth now.
 inline float soften(const AttendArgs& g, int64_t row, float* scores) {
   const float masked = -__builtin_inff();
+  const int64_t length = (g.keys + kWidth - 1) / kWidth * kWidth;
   for (int64_t t = 0; t < g.begin[row]; ++t) scores[t] = 0;
-  for (int64_t t = g.end[row]; t < kAttendKeys; ++t) scores[t] = 0;
+  for (int64_t t = g.end[row]; t < length; ++t) scores[t] = 0;
   const float* bias = g.bias == nullptr ? nullptr : g.bias + row * kAttendKeys;
   Vec top = set1(masked);
-  for (int64_t t = 0; t < kAttendKeys; t += kWidth) {
+  for (int64_t t = 0; t < length; t += kWidth) {
     Vec x = load(scores + t) * set1(g.scale);
     if (g.softcap > 0) x = capped(x, g.softcap);
     if (bias != nullptr) x = x + load(bias + t);
     store(scores + t, x);
   }
   for (int64_t t = 0; t < g.begin[row]; ++t) scores[t] = masked;
-  for (int64_t t = g.end[row]; t < kAttendKeys; ++t) scores[t] = masked;
-  for (int64_t t = 0; t < kAttendKeys; t += kWidth) top = larger(load(scores + t), top);
+  for (int64_t t = g.end[row]; t < length; ++t) scores[t] = masked;
+  for (int64_t t = 0; t < length; t += kWidth) top = larger(load(scores + t), top);
   float lanes[kWidth];
   store(lanes, top);
   float largest = g.largest[row];
   for (const float lane : lanes) largest = lane > largest ? lane : largest;
   if (largest == masked) {
     bool is_nan = false;  // which maxima do not see
-    for (int64_t t = 0; t < kAttendKeys; ++t) is_nan = is_nan || scores[t] != scores[t];
+    for (int64_t t = 0; t < length; ++t) is_nan = is_nan || scores[t] != scores[t];
     if (!is_nan) {
-      for (int64_t t = 0; t < kAttendKeys; ++t) scores[t] = 0;
+      for (int64_t t = 0; t < length; ++t) scores[t] = 0;
       return 1;
     }
     largest = 0;
   }
   Vec sum = zeros();
-  for (int64_t t = 0; t < kAttendKeys; t += kWidth) {
+  for (int64_t t = 0; t < length; t += kWidth) {
     const Vec e = exponential(load(scores + t) - set1(largest));
     store(scores + t, e);
     sum = sum + e;

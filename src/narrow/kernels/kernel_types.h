@@ -272,8 +272,9 @@ inline constexpr int64_t kAttendRows = 32;
 inline constexpr int64_t kAttendKeys = 64;
 using AttendFn = void (*)(const AttendArgs& args) noexcept;
 
-/// y[i] = f(x[i]); y may be x. silu is x / (1 + e^-x), gelu_tanh the tanh form of gelu.
-enum class SmoothUnit : int32_t { silu, gelu_tanh };
+/// y[i] = f(x[i]); y may be x. silu is x / (1 + e^-x), gelu_tanh the tanh form of gelu, gelu the
+/// one of erf.
+enum class SmoothUnit : int32_t { silu, gelu_tanh, gelu };
 using ActivateFn = void (*)(SmoothUnit unit, const float* x, float* y, int64_t count) noexcept;
 
 // --- weights in blocks (narrow.BlockGemm)

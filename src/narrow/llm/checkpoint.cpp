@@ -10,6 +10,7 @@
 #include "narrow/core/file.h"
 #include "narrow/core/parallel.h"
 #include "narrow/formats/safetensors/safetensors.h"
+#include "narrow/llm/sentence_settings.h"
 #include "narrow/llm/tokenizer/gguf_tokenizer.h"
 #include "narrow/llm/tokenizer/tokenizer_json.h"
 #include "narrow/llm/vocabulary.h"
@@ -55,6 +56,16 @@ std::string some_of(const std::vector<std::string>& names) {
 int64_t half_rotation_row(int64_t row, int64_t head_dim) {
   const int64_t in_head = row % head_dim;
   return row - in_head + in_head % 2 * (head_dim / 2) + in_head / 2;
+}
+
+/// One that is not known matters to who wants vectors, not here.
+Pooling pooling_in(const fs::path& folder) {
+  try {
+    return read_sentence_settings(texts_in_folder(folder)).pooling.value_or(Pooling::none);
+  } catch (const Error& e) {
+    if (e.code() != ErrorCode::unsupported) throw;
+    return Pooling::none;
+  }
 }
 
 /// The way back: row of GGUF that row `row` of a file with half rotation is.
@@ -121,6 +132,7 @@ void Checkpoint::Impl::open_folder(const fs::path& where, const fs::path& weight
   };
   config = config_from_hf(read_text(config_path), has_tensor);
   config.name = fs::weakly_canonical(where).filename().string();
+  config.pooling = pooling_in(where);
   architecture = find_architecture(config.architecture);
   collect(find_prefix());
 }
@@ -187,7 +199,7 @@ void Checkpoint::Impl::check_shape(const TensorRow& row, const CheckpointTensor&
   if (row.columns != Size::none) why += ", " + describe(config, row.columns);
   throw Error(ErrorCode::corrupt_data,
               fmt::format("tensor '{}' is {}, but the config makes it {} ({})", t.stored_name,
-                          to_string(s.dims), to_string(wanted), why));
+                          narrow::to_string(s.dims), narrow::to_string(wanted), why));
 }
 
 void Checkpoint::Impl::add(const TensorRow& row, int64_t layer, const std::string& prefix,
@@ -387,7 +399,7 @@ void Checkpoint::read_rows(std::string_view name, int64_t first, int64_t count,
       out.size() != static_cast<size_t>(count * t.columns())) {
     throw Error(ErrorCode::invalid_argument,
                 fmt::format("rows {}..{} of '{}' {} into {} floats", first, first + count, name,
-                            to_string(t.dims), out.size()));
+                            narrow::to_string(t.dims), out.size()));
   }
   if (t.difference == Difference::transposed) {
     read_columns(t, bytes, first, count, out);

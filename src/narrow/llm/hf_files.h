@@ -11,6 +11,10 @@
 
 namespace narrow::llm {
 
+/// What stands before the names of these files in the metadata of an ONNX file: "hf/config.json",
+/// "hf/tokenizer.json", ...
+inline constexpr std::string_view kHfPrefix = "hf/";
+
 /// By their paths in the folder: config.json, and what the model has of tokenizer.json,
 /// tokenizer_config.json, generation_config.json, chat_template.jinja, 1_Pooling/config.json and
 /// others. `dtype` is the weights' ("bfloat16"), as config.json gives it. Throws unsupported for a

@@ -42,8 +42,15 @@ constexpr OnnxWeightFormat kFormats[] = {
 
 // What programs that read the file need of the folder's files; the others are older forms of them.
 constexpr const char* kMetadataFiles[] = {
-    "config.json",         "tokenizer.json",         "tokenizer_config.json",
-    "chat_template.jinja", "generation_config.json", "1_Pooling/config.json",
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "generation_config.json",
+    "modules.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+    "1_Pooling/config.json",
 };
 
 Tensor transposed(const Tensor& x) {
@@ -297,7 +304,7 @@ void LlmOnnxWriter::add_metadata() {
     for (const char* name : kMetadataFiles) {
       const auto found = files.find(name);
       if (found == files.end()) continue;
-      graph_.metadata[std::string(kHfPrefix) + name] = found->second;
+      graph_.metadata[std::string(llm::kHfPrefix) + name] = found->second;
     }
   } catch (const Error& e) {
     if (e.code() != ErrorCode::unsupported) throw;

@@ -48,10 +48,6 @@ struct LlmOnnxJob {
   Progress progress;
 };
 
-/// What stands before the names of a Hugging Face folder's files in the metadata of the ONNX file:
-/// "hf/config.json", "hf/tokenizer.json", ...
-inline constexpr std::string_view kHfPrefix = "hf/";
-
 /// Memory holds what is written and one tensor as float32. Throws Error naming file and tensor.
 WeightsReport run_llm_onnx(const LlmOnnxJob& job);
 

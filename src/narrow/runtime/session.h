@@ -27,6 +27,9 @@ struct SessionOptions {
   bool lower = true;
   /// Float clean-up passes (constant folding, batch norm, ...) before planning.
   bool optimize = true;
+  /// Dynamically quantized layers measure the range of each sample (of a row, for a product) instead
+  /// of the whole batch's: a result does not depend on what runs beside it.
+  bool sample_ranges = false;
   /// Only reference implementations: the specification, slow.
   bool reference = false;
   bool profile = false;
