@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -30,6 +31,11 @@ struct LlmFlags {
   std::string max_memory;
   bool resume = false;
   bool requantize = false;
+  std::string text;     // text:FILE; what the output is measured on
+  int64_t chunks = 0;   // 0: not given
+  int64_t context = 0;  // 0: not given
+  double max_kl = -1;   // -1: not given
+  std::optional<double> max_drop;
 };
 
 void add_llm_flags(CLI::App& command, LlmFlags& flags);
