@@ -5,63 +5,24 @@
     cd bench/peers && ../../build/peers/bin/python big_model.py WORK [--size 3b] [--limit 1G] [--format q4_k_m]
 
 Makes the folder of a random Hugging Face model in WORK (12 GB free), and removes it again unless --keep is given. The
-process runs in a memory group limited to --limit where this user may make one (Linux control groups, version 1 or 2), so
-that the pages of the mapped model count; else it runs without, and the peak of what it had mapped and in buffers is what
-is checked."""
+process may take --limit bytes of memory of its own (RLIMIT_DATA), and everything that it has in memory at a time, the
+pages of the mapped model included, has to stay below that as well. Exits with 1 where it does not, or the file that was
+taken up again is another one."""
 import argparse
 import json
-import os
 import pathlib
+import resource
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import common as c
 import random_model
 
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
-
-
-class MemoryGroup:
-    """A control group of our own, if we may make one."""
-
-    def __init__(self, limit):
-        name = f"narrow-{os.getpid()}"
-        self.folder = None
-        for root, limit_file, peak_file in ((pathlib.Path("/sys/fs/cgroup"), "memory.max", "memory.peak"),
-                                            (pathlib.Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes",
-                                             "memory.max_usage_in_bytes")):
-            try:
-                folder = root / name
-                folder.mkdir()
-                self.folder, self.peak_file = folder, folder / peak_file
-                (folder / limit_file).write_text(str(limit))
-                return
-            except OSError:
-                self.close()
-
-    def __bool__(self):
-        return self.folder is not None
-
-    def enter(self):
-        if self.folder:
-            (self.folder / "cgroup.procs").write_text(str(os.getpid()))
-
-    def peak(self):
-        try:
-            return int(self.peak_file.read_text())
-        except (OSError, AttributeError):
-            return 0
-
-    def close(self):
-        if self.folder:
-            try:
-                self.folder.rmdir()
-            except OSError as e:
-                print(f"{self.folder}: {e}", file=sys.stderr)
-        self.folder = None
 
 
 def status_kib(pid, field):
@@ -74,10 +35,11 @@ def status_kib(pid, field):
 class Run:
     """The program at work; its memory is looked at ten times a second."""
 
-    def __init__(self, command, group):
+    def __init__(self, command, limit):
         self.start = time.perf_counter()
-        self.process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                                        preexec_fn=group.enter)
+        self.out = tempfile.TemporaryFile("w+")  # a pipe that nobody reads would stop it
+        self.process = subprocess.Popen(list(map(str, command)), stdout=self.out, stderr=subprocess.STDOUT,
+                                        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (limit, limit)))
         self.resident = self.anonymous = 0
 
     def watch(self, stop=lambda: False):
@@ -94,18 +56,20 @@ class Run:
         return False
 
     def finish(self):
-        out, err = self.process.communicate()
-        if self.process.returncode != 0:
-            sys.exit(f"exit {self.process.returncode}\n{err}")
+        self.process.wait()
         self.seconds = time.perf_counter() - self.start
-        return json.loads(out)
+        self.out.seek(0)
+        text = self.out.read()
+        if self.process.returncode != 0:
+            sys.exit(f"exit {self.process.returncode}\n{text}")
+        return json.loads(text)
 
 
 def main():
     parser = argparse.ArgumentParser(description="more model than memory")
     parser.add_argument("work", type=pathlib.Path)
     parser.add_argument("--size", choices=random_model.SIZES, default="3b")
-    parser.add_argument("--limit", default="1G", help="of the process, and --max-memory of the program")
+    parser.add_argument("--limit", default="1G", help="what the process may take, and --max-memory of the program")
     parser.add_argument("--format", default="q4_k_m")
     parser.add_argument("--keep", action="store_true", help="leave the model")
     a = parser.parse_args()
@@ -117,18 +81,17 @@ def main():
     size = sum(p.stat().st_size for p in model.iterdir())
     whole, resumed = a.work / "whole.gguf", a.work / "resumed.gguf"
     partial = resumed.with_name(resumed.name + ".partial")
-    group = MemoryGroup(limit)
 
     def start(out, *more):
         return Run([c.NARROW, "quantize", model, "-o", out, "--format", a.format, "--max-memory", a.limit, "--json", *more],
-                   group)
+                   limit)
 
     print(c.cpu())
     run = start(whole)
     run.watch()
-    report = run.finish()
+    run.finish()
     rows = [["whole", f"{run.seconds:.0f}", f"{run.resident / 1e6:.0f}", f"{run.anonymous / 1e6:.0f}",
-             f"{group.peak() / 1e6:.0f}" if group else "no group", f"{whole.stat().st_size / 1e6:.0f} MB written"]]
+             f"{whole.stat().st_size / 1e6:.0f} MB written"]]
     peak = run.resident
 
     def half():
@@ -146,13 +109,12 @@ def main():
     same = subprocess.run(["cmp", whole, resumed]).returncode == 0
     peak = max(peak, run.resident, again.resident)
     rows.append([f"kill -9 after {first:.0f} s, then --resume", f"{again.seconds:.0f}", f"{again.resident / 1e6:.0f}",
-                 f"{again.anonymous / 1e6:.0f}", f"{group.peak() / 1e6:.0f}" if group else "no group",
+                 f"{again.anonymous / 1e6:.0f}",
                  f"{report['resumed_tensors']} of {len(report['tensors'])} tensors were there; "
                  f"{'the same file' if same else 'ANOTHER FILE'}"])
-    c.table(f"A checkpoint of {size / 1e9:.2f} GB to {a.format} with --max-memory {a.limit}"
-            + (f", the process limited to {a.limit}" if group else ", the process not limited"),
-            ["run", "seconds", "peak resident MB", "of it not file pages", "peak of the group MB", ""], rows)
-    group.close()
+    c.table(f"A checkpoint of {size / 1e9:.2f} GB to {a.format} with --max-memory {a.limit}, "
+            f"memory of the process limited to {a.limit}",
+            ["run", "seconds", "peak resident MB", "most of its own MB", ""], rows)
     for path in (whole, resumed):
         path.unlink()
     if not a.keep:
