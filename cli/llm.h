@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -30,7 +31,12 @@ struct LlmFlags {
   std::string max_memory;
   bool resume = false;
   bool requantize = false;
-  int opset = 0;  // of an ONNX file; 0: the lowest
+  int opset = 0;        // of an ONNX file; 0: the lowest
+  std::string text;     // text:FILE; what the output is measured on
+  int64_t chunks = 0;   // 0: not given
+  int64_t context = 0;  // 0: not given
+  double max_kl = -1;   // -1: not given
+  std::optional<double> max_drop;
 };
 
 /// Whether a language model written under this name is an ONNX file.

@@ -40,7 +40,9 @@ constexpr const char* kExamples =
     "  narrow quantize ./llama -o q.gguf --format q3_k_m --tensor-type "
     "'*ffn_down*=q5_k' --max-memory 1G\n"
     "  narrow quantize ./llama -o llama.onnx --format w4g32\n"
-    "  narrow quantize ./minilm -o minilm.onnx --format w8a8\n";
+    "  narrow quantize ./minilm -o minilm.onnx --format w8a8\n"
+    "  narrow quantize ./llama -o q.gguf --data text:wiki.txt --chunks 20 "
+    "--max-kl 0.02\n";
 
 /// A flag that sets a recipe key, in the order of the command line.
 struct KeyText {
@@ -81,6 +83,16 @@ void run_language_model(const QuantizeFlags& flags, Context& context) {
       Recipe recipe;
       set_recipe_key(recipe, key.key, key.text);
       llm.opset = recipe.opset;
+    } else if (key.key == "data" || key.key == "eval_data") {
+      if (!llm.text.empty()) {
+        throw Error(ErrorCode::invalid_argument, "a language model is measured on one text",
+                    "leave --data or --eval-data out: they mean the same here");
+      }
+      llm.text = key.text;
+    } else if (key.key == "max_drop") {
+      Recipe checked;
+      set_recipe_key(checked, key.key, key.text);
+      llm.max_drop = checked.max_drop;
     } else {
       foreign.push_back(flag_name(key.key));
     }

@@ -11,6 +11,7 @@
 #include "narrow/pipeline/llm_folder.h"
 #include "narrow/pipeline/llm_onnx.h"
 #include "narrow/pipeline/llm_quantize.h"
+#include "text.h"
 
 namespace narrow::cli {
 namespace {
@@ -51,6 +52,24 @@ WeightMethod method_of(const LlmFlags& flags) {
   return WeightMethod::mse;
 }
 
+std::optional<LlmEvaluationJob> evaluation_of(const LlmFlags& flags) {
+  if (flags.text.empty()) {
+    const bool asked = flags.chunks > 0 || flags.context > 0 || flags.max_kl >= 0 || flags.max_drop;
+    if (!asked) return std::nullopt;
+    throw Error(ErrorCode::invalid_argument,
+                "--chunks, --context, --max-kl and --max-drop need a text to measure on",
+                "add --data text:FILE");
+  }
+  LlmEvaluationJob job;
+  job.text = read_text_data(flags.text);
+  job.data = flags.text;
+  if (flags.context > 0) job.context = flags.context;
+  job.chunks = flags.chunks;
+  if (flags.max_kl >= 0) job.max_kl = flags.max_kl;
+  job.max_drop = flags.max_drop;
+  return job;
+}
+
 LlmQuantizeJob job_of(const LlmFlags& flags, const Context& context) {
   LlmQuantizeJob job;
   job.model = flags.model;
@@ -62,6 +81,7 @@ LlmQuantizeJob job_of(const LlmFlags& flags, const Context& context) {
   for (const std::string& text : flags.tensor_types) job.rules.push_back(parse_tensor_rule(text));
   for (const std::string& match : flags.keep_float) job.rules.push_back({match, std::nullopt});
   if (!flags.max_memory.empty()) job.max_memory = parse_memory(flags.max_memory);
+  job.evaluation = evaluation_of(flags);
   job.resume = flags.resume;
   job.requantize = flags.requantize;
   job.threads = context.thread_count();
@@ -69,10 +89,15 @@ LlmQuantizeJob job_of(const LlmFlags& flags, const Context& context) {
   return job;
 }
 
-void refuse_memory_flags(const LlmFlags& flags) {
+void refuse_gguf_flags(const LlmFlags& flags) {
   std::vector<std::string> foreign;
   if (!flags.max_memory.empty()) foreign.emplace_back("--max-memory");
   if (flags.resume) foreign.emplace_back("--resume");
+  if (!flags.text.empty()) foreign.emplace_back("--data");
+  if (flags.chunks > 0) foreign.emplace_back("--chunks");
+  if (flags.context > 0) foreign.emplace_back("--context");
+  if (flags.max_kl >= 0) foreign.emplace_back("--max-kl");
+  if (flags.max_drop) foreign.emplace_back("--max-drop");
   refuse_flags("convert", foreign, "GGUF files");
 }
 
@@ -82,7 +107,7 @@ void run_onnx(const LlmFlags& flags, Context& context) {
   if (!flags.tensor_types.empty()) foreign.emplace_back("--tensor-type");
   if (!flags.statistics.empty()) foreign.emplace_back("--statistics");
   refuse_flags("quantize", foreign, "GGUF files");
-  refuse_memory_flags(flags);
+  refuse_gguf_flags(flags);
   LlmOnnxJob job;
   job.model = flags.model;
   job.output = flags.output;
@@ -108,7 +133,7 @@ void run_folder(const LlmFlags& flags, Context& context) {
                   "name a folder, or a file that ends in .gguf or .onnx");
     }
   }
-  refuse_memory_flags(flags);
+  refuse_gguf_flags(flags);
   LlmFolderJob job;
   job.model = flags.model;
   job.output = flags.output;
@@ -125,8 +150,13 @@ void run(const LlmFlags& flags, Context& context) {
   if (flags.opset != 0) refuse_flags("convert", {"--opset"}, "ONNX files");
   if (!is_gguf_name(flags.output)) return run_folder(flags, context);
   check_output(flags.model, flags.output);
-  const WeightsReport report = run_llm_quantize(job_of(flags, context));
-  context.print(to_json(report), to_text(report));
+  try {
+    const WeightsReport report = run_llm_quantize(job_of(flags, context));
+    context.print(to_json(report), to_text(report));
+  } catch (const WeightsBelowTarget& refusal) {
+    context.print(to_json(refusal.report()), to_text(refusal.report()));
+    throw;
+  }
 }
 
 void add_memory_flags(CLI::App& command, LlmFlags& flags, const char* group) {
@@ -161,6 +191,15 @@ void add_llm_flags(CLI::App& command, LlmFlags& flags) {
   command.add_flag("--requantize", flags.requantize, "Allow a model that is quantized already")
       ->group(kGroup);
   add_memory_flags(command, flags, kGroup);
+  add_integer(command, "--context", flags.context, 4, 1 << 20,
+              "Tokens of a chunk of the text of --data (default 512)")
+      ->group(kGroup);
+  add_integer(command, "--chunks", flags.chunks, 1, INT64_MAX,
+              "At most so many chunks of that text (default: all)")
+      ->group(kGroup);
+  add_number(command, "--max-kl", flags.max_kl, 0, 1e6,
+             "The mean KL divergence from the source that is allowed, in nats")
+      ->group(kGroup);
 }
 
 std::vector<std::string> given_llm_flags(const LlmFlags& flags) {
@@ -170,6 +209,9 @@ std::vector<std::string> given_llm_flags(const LlmFlags& flags) {
   if (flags.requantize) given.emplace_back("--requantize");
   if (!flags.max_memory.empty()) given.emplace_back("--max-memory");
   if (flags.resume) given.emplace_back("--resume");
+  if (flags.context > 0) given.emplace_back("--context");
+  if (flags.chunks > 0) given.emplace_back("--chunks");
+  if (flags.max_kl >= 0) given.emplace_back("--max-kl");
   return given;
 }
 

@@ -65,6 +65,55 @@ TEST(CliPerplexity, SaysWhatIsWrong) {
   fails({"perplexity", kModel, "--data", text, "--context", "64", "--stride", "65"}, 2, "stride");
 }
 
+TEST(CliQuantizeLlm, SaysWhatItCost) {
+  const TemporaryFolder folder;
+  const std::string text = text_in(folder);
+  const std::string output = folder.file("q.gguf");
+  const std::vector<std::string> command{"quantize",  kModel,     "-o",       output,   "--format",
+                                         "q4_0",      "--method", "rtn",      "--data", text,
+                                         "--context", "64",       "--chunks", "2"};
+  const Json report = narrow_json(command);
+  const Json afterwards = narrow_json({"perplexity", output, "--data", text, "--context", "64",
+                                       "--chunks", "2", "--reference", kModel});
+  for (const char* key : {"data", "perplexity", "stderr", "reference_perplexity", "kl_mean",
+                          "kl_mean_stderr", "same_top_token", "same_top_token_stderr", "tokens"}) {
+    EXPECT_EQ(report["evaluation"][key], afterwards[key]) << key;
+  }
+  EXPECT_TRUE(report["refusal"].is_null());
+  std::filesystem::remove(output);
+
+  std::vector<std::string> gated = command;
+  gated.insert(gated.end(), {"--max-kl", "1e-6"});
+  const Outcome refused = narrow_program(gated);
+  EXPECT_EQ(refused.code, 1);
+  expect_contains(refused.err, "KL divergence");
+  expect_contains(refused.out, "refused: ");
+  expect_contains(refused.out, "same top");
+  EXPECT_FALSE(std::filesystem::exists(output));
+  gated.back() = "1";
+  gated.insert(gated.end(), {"--max-drop", "0"});
+  expect_contains(narrow_program(gated).err, "most likely token");
+}
+
+TEST(CliQuantizeLlm, SaysWhatIsWrongWithTheText) {
+  const TemporaryFolder folder;
+  const std::string text = text_in(folder);
+  const auto fails = [&](std::vector<std::string> flags, const std::string& message) {
+    flags.insert(flags.begin(), {"quantize", kModel, "-o", folder.file("q.gguf")});
+    const Outcome outcome = narrow_program(flags);
+    EXPECT_EQ(outcome.code, 2) << outcome.err;
+    expect_contains(outcome.err, message);
+  };
+  fails({"--max-kl", "1"}, "--data text:FILE");
+  fails({"--max-drop", "1"}, "--data text:FILE");
+  fails({"--data", "mnist:x"}, "text:FILE");
+  fails({"--data", text, "--eval-data", text}, "one text");
+  fails({"--data", text, "--max-memory", "1G"}, "no limit of memory");
+  const Outcome onnx = narrow_program({"quantize", "m.onnx", "-o", "q.onnx", "--max-kl", "1"});
+  EXPECT_EQ(onnx.code, 2);
+  expect_contains(onnx.err, "--max-kl");
+}
+
 TEST(CliGenerate, ContinuesAText) {
   const std::vector<std::string> command{"generate", kModel, "--prompt",      "It was a dark",
                                          "--tokens", "12",   "--temperature", "0"};

@@ -50,27 +50,6 @@ std::vector<Window> windows_of(int64_t tokens, const PerplexityOptions& o) {
   return windows;
 }
 
-void check_options(const LanguageModel& model, int64_t tokens, const PerplexityOptions& o,
-                   const LanguageModel* reference) {
-  const auto refuse = [](const std::string& message, const std::string& hint = {}) {
-    throw Error(ErrorCode::invalid_argument, message, hint);
-  };
-  if (o.context < 4 || o.stride < 0 || o.stride > o.context || o.chunks < 0) {
-    refuse(fmt::format("a context of {} and a stride of {}", o.context, o.stride),
-           "the context is at least 4, the stride at most the context");
-  }
-  const int64_t needed = o.windows == Windows::halves ? o.context : 2;
-  if (tokens < needed) {
-    refuse(fmt::format("the text has {} tokens, a chunk takes {}", tokens, needed),
-           "give a longer text or a shorter context");
-  }
-  if (reference && reference->config().vocab_size != model.config().vocab_size) {
-    refuse(fmt::format("the reference has {} tokens in its vocabulary, the model {}",
-                       reference->config().vocab_size, model.config().vocab_size),
-           "compare models of one tokenizer");
-  }
-}
-
 /// ln of the sum of e^x, and where the largest stands.
 struct LogSum {
   double value = 0;
@@ -235,11 +214,32 @@ int32_t chunk_bos(const Tokenizer& tokenizer) {
   return bos >= 0 && !tokenizer.is_end(bos) ? bos : -1;
 }
 
+void check_perplexity(const LanguageModel& model, int64_t tokens, const PerplexityOptions& o,
+                      const LanguageModel* reference) {
+  const auto refuse = [](const std::string& message, const std::string& hint = {}) {
+    throw Error(ErrorCode::invalid_argument, message, hint);
+  };
+  if (o.context < 4 || o.stride < 0 || o.stride > o.context || o.chunks < 0) {
+    refuse(fmt::format("a context of {} and a stride of {}", o.context, o.stride),
+           "the context is at least 4, the stride at most the context");
+  }
+  const int64_t needed = o.windows == Windows::halves ? o.context : 2;
+  if (tokens < needed) {
+    refuse(fmt::format("the text has {} tokens, a chunk takes {}", tokens, needed),
+           "give a longer text or a shorter context");
+  }
+  if (reference && reference->config().vocab_size != model.config().vocab_size) {
+    refuse(fmt::format("the reference has {} tokens in its vocabulary, the model {}",
+                       reference->config().vocab_size, model.config().vocab_size),
+           "compare models of one tokenizer");
+  }
+}
+
 PerplexityResult perplexity(const LanguageModel& model, std::span<const int32_t> ids,
                             const PerplexityOptions& options, const LanguageModel* reference,
                             const Progress& progress) {
   const auto tokens = static_cast<int64_t>(ids.size());
-  check_options(model, tokens, options, reference);
+  check_perplexity(model, tokens, options, reference);
   const std::vector<Window> windows = windows_of(tokens, options);
   Runner runner(model, reference, ids, options);
   std::vector<TokenScore> scores;

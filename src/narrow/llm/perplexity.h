@@ -69,8 +69,11 @@ struct PerplexityResult {
 int32_t chunk_bos(const Tokenizer& tokenizer);
 
 /// Throws invalid_argument for fewer tokens than one chunk or options that make no sense, and where
-/// reference and model have vocabularies of different sizes; numeric_failure for logits that are
-/// not finite.
+/// reference and model have vocabularies of different sizes.
+void check_perplexity(const LanguageModel& model, int64_t tokens, const PerplexityOptions& options,
+                      const LanguageModel* reference = nullptr);
+
+/// Throws as check_perplexity() does, and numeric_failure for logits that are not finite.
 PerplexityResult perplexity(const LanguageModel& model, std::span<const int32_t> ids,
                             const PerplexityOptions& options,
                             const LanguageModel* reference = nullptr,
