@@ -465,7 +465,7 @@ void Checkpoint::read_hf_rows(const CheckpointTensor& t, int64_t first, int64_t 
       out.size() != static_cast<size_t>(count * dims.back())) {
     throw Error(ErrorCode::invalid_argument,
                 fmt::format("rows {}..{} of '{}' {} into {} floats", first, first + count,
-                            t.hf_name, to_string(dims), out.size()));
+                            t.hf_name, narrow::to_string(dims), out.size()));
   }
   if (!is_gguf()) {
     const size_t size = row_bytes(t.type, dims.back());
