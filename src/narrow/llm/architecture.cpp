@@ -166,7 +166,7 @@ constexpr std::string_view kBertTypes[] = {"bert"};
 constexpr std::string_view kModelPrefixes[] = {"model.", "", "language_model.model.",
                                                "model.language_model."};
 constexpr std::string_view kGpt2Prefixes[] = {"transformer.", ""};
-constexpr std::string_view kBertPrefixes[] = {"bert.", ""};
+constexpr std::string_view kBertPrefixes[] = {"", "bert."};
 
 // Frequencies that follow from the config; of gemma3 the parts that see pictures.
 constexpr std::string_view kRopeUnused[] = {"rotary_emb.inv_freq"};

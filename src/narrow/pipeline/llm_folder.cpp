@@ -119,10 +119,11 @@ void LlmFolderWriter::write_tensor(SafetensorsWriter& writer, const llm::Checkpo
   const int64_t columns = dims.back();
   const int64_t rows = dims.size() < 2 ? 1 : dims.front();
   const bool same_order = !model_.is_gguf() || t.hf_difference == llm::Difference::none;
+  const Tensor stored = model_.raw(t.name);
+  const std::span<const std::byte> bytes(stored.raw(), stored.bytes());
   if (same_order && float_type("", t.type) == dtype && codec(t.type).block_values == 1) {
-    const Tensor stored = model_.raw(t.name);
-    writer.write({stored.raw(), stored.bytes()});
-    MappedFile::release({stored.raw(), stored.bytes()});
+    writer.write(bytes);
+    MappedFile::release(bytes);
     return;
   }
   const int64_t chunk = std::max<int64_t>(1, kChunkValues / std::max<int64_t>(columns, 1));
@@ -132,6 +133,7 @@ void LlmFolderWriter::write_tensor(SafetensorsWriter& writer, const llm::Checkpo
     model_.read_hf_rows(t, first, count, values);
     writer.write(Tensor::from_floats(values, dtype, {count, columns}));
   }
+  MappedFile::release(bytes);
 }
 
 void LlmFolderWriter::write_weights(const fs::path& folder) {

@@ -120,10 +120,12 @@ Json decoder_json(const TokenizerData& data) {
   std::vector<Json> parts = {replace("String", std::string(kSpaceSymbol), " "),
                              {{"type", "ByteFallback"}},
                              {{"type", "Fuse"}}};
-  const bool spaces = std::any_of(data.decoder.begin(), data.decoder.end(), [](const auto& s) {
-    return s.kind == DecoderStep::Kind::sentencepiece && s.start > 0;
-  });
-  if (spaces) parts.push_back({{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}});
+  for (const DecoderStep& s : data.decoder) {
+    if (s.kind != DecoderStep::Kind::sentencepiece || s.start == 0) continue;
+    constexpr int kMost = 1 << 16;
+    parts.push_back(
+        {{"type", "Strip"}, {"content", " "}, {"start", std::min(s.start, kMost)}, {"stop", 0}});
+  }
   return sequence("Sequence", "decoders", std::move(parts));
 }
 
