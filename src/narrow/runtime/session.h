@@ -27,8 +27,8 @@ struct SessionOptions {
   bool lower = true;
   /// Float clean-up passes (constant folding, batch norm, ...) before planning.
   bool optimize = true;
-  /// Dynamically quantized layers measure the range of each sample (of a row, for a product) instead
-  /// of the whole batch's: a result does not depend on what runs beside it.
+  /// Dynamically quantized layers measure the range of each sample (of a row, for a product)
+  /// instead of the whole batch's: a result does not depend on what runs beside it.
   bool sample_ranges = false;
   /// Only reference implementations: the specification, slow.
   bool reference = false;

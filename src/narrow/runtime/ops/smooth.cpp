@@ -17,8 +17,7 @@ kernels::SmoothUnit unit_of(const Node& node) {
 
 class SmoothStep final : public Step {
  public:
-  SmoothStep(const Graph&, const Node& node)
-      : unit_(unit_of(node)) {}
+  SmoothStep(const Graph&, const Node& node) : unit_(unit_of(node)) {}
   bool layout_agnostic() const override { return true; }
   int aliases(size_t output) const override { return output == 0 ? 0 : -1; }
   void run(RunContext& context) const override {
