@@ -29,6 +29,8 @@ struct PerplexityFlags {
   std::string data;
   std::string reference;
   std::string compute = "integer";
+  std::string cache;
+  bool no_repack = false;
   int64_t context = 512;
   int64_t chunks = 0;
   int64_t stride = 0;
@@ -44,6 +46,7 @@ Json json_of(const llm::PerplexityResult& r, const llm::PerplexityOptions& o, do
   j["context"] = o.context;
   j["windows"] = o.windows == llm::Windows::halves ? "halves" : "sliding";
   if (o.windows == llm::Windows::sliding) j["stride"] = o.stride;
+  if (o.cache != llm::CacheType::none) j["kv_cache"] = llm::to_string(o.cache);
   j["bos"] = o.bos >= 0 ? Json(o.bos) : Json(nullptr);
   if (r.divergence) {
     const llm::Divergence& d = *r.divergence;
@@ -105,13 +108,21 @@ void run_perplexity(const PerplexityFlags& flags, Context& context) {
   options.batch_tokens = flags.batch_tokens;
   options.threads = context.thread_count();
   options.activations = activations_of(flags.compute);
+  options.cache = cache_of(flags.cache);
+  options.repack = !flags.no_repack;
+  const llm::MemoryPlan plan = llm::memory_plan(model.config(), options);
+  const llm::MemoryNeed need = llm::memory_need(model.checkpoint(), plan);
+  if (!context.json) say_memory(need, plan);
+  const Json said = memory_json(need, plan);
+  warn_context(model.config(), options.context);
   const std::vector<int32_t> ids = tokenizer.encode(text);
   const auto start = std::chrono::steady_clock::now();
   const llm::PerplexityResult result =
       llm::perplexity(model, ids, options, reference.get(), make_progress());
   const std::chrono::duration<double> time = std::chrono::steady_clock::now() - start;
-  context.print(json_text(json_of(result, options, time.count())),
-                text_of(result, options, time.count()));
+  Json j = json_of(result, options, time.count());
+  j["memory"] = said;
+  context.print(json_text(j), text_of(result, options, time.count()));
 }
 
 }  // namespace
@@ -130,6 +141,10 @@ void add_perplexity(CLI::App& app, Context& context) {
               "Score every token in windows that begin so far apart");
   add_integer(*command, "--batch-tokens", flags->batch_tokens, 1, 1 << 20,
               "Chunks run together up to so many tokens (default 2048)");
+  add_cache(
+      *command, flags->cache,
+      "Read keys and values from such a cache, and so count its rounding (default: no cache)");
+  add_no_repack(*command, flags->no_repack);
   add_activations(*command, flags->compute);
   add_common_options(*command, context);
   command->footer(kExamples);

@@ -47,12 +47,6 @@ void check(const SpeedOptions& options, int64_t capacity) {
   }
 }
 
-/// Keys and values of one token in all layers.
-uint64_t cache_bytes_per_token(const ModelConfig& config, CacheType cache) {
-  const uint64_t element = cache == CacheType::f32 ? 4 : 2;
-  return static_cast<uint64_t>(config.layers * config.kv_size()) * 2 * element;
-}
-
 }  // namespace
 
 uint64_t weight_bytes_per_token(const Checkpoint& checkpoint) {
@@ -125,9 +119,9 @@ SpeedResult measure_speed(const LanguageModel& model, const SpeedOptions& option
   }
   result.prefill_tokens_per_second = static_cast<double>(options.prompt_tokens) / median(prefill);
   result.decode_tokens_per_second = static_cast<double>(options.new_tokens) / median(decode);
-  const auto cached = static_cast<uint64_t>(options.prompt_tokens + options.new_tokens / 2);
+  const int64_t cached = options.prompt_tokens + options.new_tokens / 2;
   result.bytes_per_token = weight_bytes_per_token(model.checkpoint()) +
-                           cached * cache_bytes_per_token(model.config(), decoder_options.cache);
+                           cache_bytes(model.config(), decoder_options.cache, cached);
   result.achieved_gb_per_s =
       static_cast<double>(result.bytes_per_token) * 1e-9 * result.decode_tokens_per_second;
   return result;
