@@ -25,6 +25,8 @@ struct PerplexityFlags {
   std::string data;
   std::string reference;
   std::string compute = "integer";
+  std::string cache;
+  bool no_repack = false;
   int64_t context = 512;
   int64_t chunks = 0;
   int64_t stride = 0;
@@ -53,12 +55,21 @@ void run_perplexity(const PerplexityFlags& flags, Context& context) {
   options.batch_tokens = flags.batch_tokens;
   options.threads = context.thread_count();
   options.activations = activations_of(flags.compute);
+  options.cache = cache_of(flags.cache);
+  options.repack = !flags.no_repack;
+  const llm::MemoryPlan plan = llm::memory_plan(model.config(), options);
+  const llm::MemoryNeed need = llm::memory_need(model.checkpoint(), plan);
+  if (!context.json) say_memory(need, plan);
+  const Json said = memory_json(need, plan);
+  warn_context(model.config(), options.context);
   const std::vector<int32_t> ids = tokenizer.encode(text);
   const auto start = std::chrono::steady_clock::now();
   report.result = llm::perplexity(model, ids, options, reference.get(), make_progress());
   const std::chrono::duration<double> time = std::chrono::steady_clock::now() - start;
   report.seconds = time.count();
-  context.print(json_text(json_of(report)), to_text(report));
+  Json j = Json::parse(to_json(report));
+  j["memory"] = said;
+  context.print(json_text(j), to_text(report));
 }
 
 }  // namespace
@@ -77,6 +88,10 @@ void add_perplexity(CLI::App& app, Context& context) {
               "Score every token in windows that begin so far apart");
   add_integer(*command, "--batch-tokens", flags->batch_tokens, 1, 1 << 20,
               "Chunks run together up to so many tokens (default 2048)");
+  add_cache(
+      *command, flags->cache,
+      "Read keys and values from such a cache, and so count its rounding (default: no cache)");
+  add_no_repack(*command, flags->no_repack);
   add_activations(*command, flags->compute);
   add_common_options(*command, context);
   command->footer(kExamples);

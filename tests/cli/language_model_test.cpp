@@ -49,6 +49,32 @@ TEST(CliPerplexity, MeasuresAndCompares) {
   EXPECT_NE(plain.out.find("perplexity"), std::string::npos);
 }
 
+TEST(CliPerplexity, ReadsThroughACacheAndSaysWhatItHolds) {
+  const TemporaryFolder folder;
+  const std::string text = text_in(folder);
+  const auto measured = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> arguments{"perplexity", kModel, "--data",   text,
+                                       "--context",  "128",  "--chunks", "3"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return narrow_json(arguments);
+  };
+  const Json plain = measured({});
+  EXPECT_EQ(plain["memory"]["cache_bytes"], 0);
+  EXPECT_FALSE(plain.contains("kv_cache"));
+  const Json half = measured({"--kv-cache", "f16"});
+  const Json codes = measured({"--kv-cache", "int8"});
+  EXPECT_EQ(codes["kv_cache"], "int8");
+  EXPECT_NE(codes["perplexity"], half["perplexity"]);
+  EXPECT_NEAR(codes["perplexity"].get<double>() / half["perplexity"].get<double>(), 1, 2e-3);
+  // A head of 32 numbers: 32 codes and a scale instead of 64 bytes.
+  EXPECT_NEAR(
+      codes["memory"]["cache_bytes"].get<double>() / half["memory"]["cache_bytes"].get<double>(),
+      0.5625, 1e-6);
+  EXPECT_GT(half["memory"]["weights_bytes"].get<double>(), 1e6);
+  EXPECT_GT(half["memory"]["work_bytes"].get<double>(), 1e5);
+  EXPECT_EQ(measured({"--no-repack"})["perplexity"], plain["perplexity"]);
+}
+
 TEST(CliPerplexity, SaysWhatIsWrong) {
   const TemporaryFolder folder;
   const std::string text = text_in(folder);
@@ -126,6 +152,8 @@ TEST(CliGenerate, ContinuesAText) {
   EXPECT_EQ(plain.code, 0);
   EXPECT_EQ(plain.out, j["text"].get<std::string>() + "\n");
   EXPECT_NE(plain.err.find("tokens/s"), std::string::npos) << plain.err;
+  EXPECT_NE(plain.err.find("memory: weights "), std::string::npos) << plain.err;
+  EXPECT_EQ(j["memory"]["cache_tokens"], j["prompt_tokens"].get<int>() + 12);
 
   std::vector<std::string> stopped = command;
   stopped.insert(stopped.end(), {"--stop", j["text"].get<std::string>().substr(5, 4)});
@@ -155,6 +183,9 @@ TEST(CliGenerate, SaysWhatIsWrong) {
   EXPECT_NE(o.err.find("do not fit a context of 1"), std::string::npos) << o.err;
   o = narrow_program({"generate", "/absent", "--prompt", "x"});
   EXPECT_EQ(o.code, 3);
+  o = narrow_program({"generate", kModel, "--prompt", "x", "--kv-cache", "int4"});
+  EXPECT_EQ(o.code, 2);
+  EXPECT_NE(o.err.find("int8"), std::string::npos) << o.err;
 }
 
 TEST(CliBench, MeasuresALanguageModel) {
@@ -166,6 +197,8 @@ TEST(CliBench, MeasuresALanguageModel) {
   }
   EXPECT_EQ(j["prompt_tokens"], 20);
   EXPECT_EQ(j["ids"].size(), 4u);
+  EXPECT_EQ(j["kv_cache"], "f16");
+  EXPECT_EQ(j["memory"]["cache_tokens"], 24);
   // The model takes some 60 MB; what the memory's rate is measured on, 256 MiB, does not count.
   EXPECT_LT(j["peak_rss_bytes"].get<double>(), 200e6);
   const Outcome plain =

@@ -81,6 +81,7 @@ LoweringReport prepare_graph(Graph& graph, const SessionOptions& options) {
   LoweringReport report;
   if (options.lower) {
     absorb_casts(graph, {});  // folding would make float32 constants of them
+    absorb_cache(graph, {});
     absorb_blocks(graph, {});
   }
   if (options.optimize) {

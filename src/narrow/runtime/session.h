@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "narrow/core/progress.h"
 #include "narrow/graph/graph.h"
 #include "narrow/graph/qdq.h"
 #include "narrow/runtime/op_impl.h"
@@ -33,6 +34,11 @@ struct SessionOptions {
   /// Only reference implementations: the specification, slow.
   bool reference = false;
   bool profile = false;
+  /// Bring weights in blocks into the kernels' layout: faster, but a copy in memory. Off: they are
+  /// read where they are (a mapped file).
+  bool repack = true;
+  /// Told of the bytes of large weights that are ready ("load").
+  Progress progress;
   /// Values (by name) to hand to RunOptions::observe; they are kept from being fused away.
   std::vector<std::string> observed;
   /// Inputs that are outputs of the run before: see state.h. They are no inputs and outputs of

@@ -25,9 +25,12 @@ int64_t fuse_matmul_bias(Graph& graph, const PassContext& context);
 int64_t eliminate_common(Graph& graph, const PassContext& context);
 int64_t eliminate_dead(Graph& graph, const PassContext& context);
 
-/// Casts of 16-bit matrices, keys and values to float32 into the operators behind them, which read
-/// them as they are; before constants are folded. A plan of the runtime like the next.
+/// Casts of 16-bit matrices to float32 into the operators behind them, which read them as they are;
+/// before constants are folded. A plan of the runtime like the next two.
 int64_t absorb_casts(Graph& graph, const PassContext& context);
+/// Keys and values in float16 or int8 into the Attention behind what widens them, which becomes
+/// narrow.Attention. Needs inferred shapes.
+int64_t absorb_cache(Graph& graph, const PassContext& context);
 /// Weights in blocks into the operators behind their DecodeBlocks: products become
 /// narrow.BlockGemm or narrow.WBlockGemm, an embedding is looked up as it is stored. A plan of the
 /// runtime too. Needs inferred shapes.

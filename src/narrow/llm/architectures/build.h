@@ -8,7 +8,10 @@
 //            position   int64 [batch]: tokens before these, all of them in the cache
 //   output   logits     float32 [batch, rows, vocab_size], rows as `first_logit` says
 //   states   with a cache: cache_k.<layer>, cache_v.<layer> [batch, kv_heads, capacity, head_dim]
-//            and outputs of the same names with "_next" behind them (see state_pairs)
+//            and outputs of the same names with "_next" behind them (see state_pairs). Of int8 they
+//            are codes, and cache_k.<layer>.scale, .. [batch, kv_heads, capacity, blocks] stand
+//            beside them: what enters is quantized (narrow.DynamicQuantize), what attention reads
+//            is DequantizeLinear of both
 // No tensor of queries x keys exists: attention is told lengths and windows.
 //
 // Of an encoder (bert):
@@ -40,9 +43,15 @@
 
 namespace narrow::llm {
 
-enum class CacheType : uint8_t { none, f32, f16 };
+enum class CacheType : uint8_t { none, f32, f16, int8 };
 
 const char* to_string(CacheType type);
+
+/// Numbers of a head that share a scale in a cache of int8.
+inline constexpr int64_t kCacheBlock = 32;
+
+/// Keys and values of so many tokens in all layers.
+uint64_t cache_bytes(const ModelConfig& config, CacheType type, int64_t tokens);
 
 /// For GraphOptions::first_logit.
 inline constexpr int64_t kLastLogit = -1;

@@ -4,6 +4,7 @@
 
 #include <limits>
 
+#include "narrow/graph/lowered_ops.h"
 #include "narrow/llm/architectures/model_builder.h"
 
 namespace narrow::llm {
@@ -25,6 +26,7 @@ class Decoder {
   ValueId attend_past(const std::string& block, int64_t layer, ModelBuilder::Projections p);
   void add_positions();
   std::pair<ValueId, ValueId> rope(bool local);
+  ValueId stored(const std::string& name, DType dtype, ValueId update, int64_t width);
   ValueId cached(const std::string& name, ValueId x);
   ValueId heads_first(ValueId x, int64_t heads, const std::string& name);
   ValueId logits(ValueId x);
@@ -51,19 +53,39 @@ ValueId Decoder::heads_first(ValueId x, int64_t heads, const std::string& name) 
                 {{"perm", std::vector<int64_t>{0, 2, 1, 3}}});
 }
 
-/// Writes x behind the tokens of a cache; the whole cache as float32.
-ValueId Decoder::cached(const std::string& name, ValueId x) {
-  const bool half = options_.cache == CacheType::f16;
-  const DType dtype = half ? DType::float16 : DType::float32;
+/// Writes `update` [batch, kv_heads, length, width] behind the tokens of the state `name`; all of
+/// it.
+ValueId Decoder::stored(const std::string& name, DType dtype, ValueId update, int64_t width) {
   Graph& graph = b_.graph();
   const ValueId cache = graph.add_input(
-      name, dtype, SymbolicShape{Dim::symbol("batch"), c_.kv_heads, capacity_, c_.head_dim});
-  ValueId update = heads_first(x, c_.kv_heads, name + ".new");
-  if (half) update = b_.add("Cast", {update}, name + ".narrow", {{"to", int64_t{10}}});
+      name, dtype, SymbolicShape{Dim::symbol("batch"), c_.kv_heads, capacity_, width});
   const ValueId next =
       b_.add("TensorScatter", {cache, update, position_}, name + "_next", {{"axis", int64_t{2}}});
   graph.add_output(next);
-  return half ? b_.add("Cast", {next}, name + ".wide", {{"to", int64_t{1}}}) : next;
+  return next;
+}
+
+/// Writes x behind the tokens of a cache; the whole cache as float32.
+ValueId Decoder::cached(const std::string& name, ValueId x) {
+  const ValueId update = heads_first(x, c_.kv_heads, name + ".new");
+  if (options_.cache == CacheType::f32) {
+    return stored(name, DType::float32, update, c_.head_dim);
+  }
+  if (options_.cache == CacheType::f16) {
+    const ValueId half = b_.add("Cast", {update}, name + ".narrow", {{"to", int64_t{10}}});
+    return b_.add("Cast", {stored(name, DType::float16, half, c_.head_dim)}, name + ".wide",
+                  {{"to", int64_t{1}}});
+  }
+  const int64_t blocks = (c_.head_dim + kCacheBlock - 1) / kCacheBlock;
+  Graph& graph = b_.graph();
+  const NodeId quantize =
+      graph.add_node(ops::kDynamicQuantize, {update}, {name + ".new_codes", name + ".new_scales"},
+                     {{"block_size", kCacheBlock}}, ops::kDomain, name + ".narrow");
+  const std::vector<ValueId> narrow = graph.node(quantize).outputs;
+  const ValueId codes = stored(name, DType::int8, narrow[0], c_.head_dim);
+  const ValueId scales = stored(name + ".scale", DType::float32, narrow[1], blocks);
+  return b_.add("DequantizeLinear", {codes, scales}, name + ".wide",
+                {{"axis", int64_t{-1}}, {"block_size", kCacheBlock}});
 }
 
 ValueId Decoder::attend(const std::string& block, int64_t layer, ModelBuilder::Projections p) {
