@@ -67,7 +67,8 @@ void run_perplexity(const PerplexityFlags& flags, Context& context) {
   report.result = llm::perplexity(model, ids, options, reference.get(), make_progress());
   const std::chrono::duration<double> time = std::chrono::steady_clock::now() - start;
   report.seconds = time.count();
-  Json j = Json::parse(to_json(report));
+  Json j = json_of(report);
+  if (options.cache != llm::CacheType::none) j["kv_cache"] = llm::to_string(options.cache);
   j["memory"] = said;
   context.print(json_text(j), to_text(report));
 }
