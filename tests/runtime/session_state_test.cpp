@@ -195,7 +195,7 @@ TEST(SessionState, QuantizedCacheIsWhatTheGraphSays) {
     SessionOptions plain = with_quantized_states();
     plain.lower = false;
     const Session written(graph, plain);
-    EXPECT_EQ(attention_of(lowered), std::string("narrow.Attention ") + form.chosen);
+    EXPECT_EQ(attention_of(lowered), std::string("narrow::Attention ") + form.chosen);
     EXPECT_EQ(attention_of(written), "Attention tiled");
     State one = lowered.make_state({{"B", 1}});
     State other = written.make_state({{"B", 1}});
