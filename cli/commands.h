@@ -19,5 +19,6 @@ void add_generate(CLI::App& app, Context& context);
 void add_calibrate(CLI::App& app, Context& context);
 void add_tokenize(CLI::App& app, Context& context);
 void add_convert(CLI::App& app, Context& context);
+void add_train(CLI::App& app, Context& context);
 
 }  // namespace narrow::cli

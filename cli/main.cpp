@@ -23,7 +23,7 @@ constexpr const char* kFooter =
 
 using AddCommand = void (*)(CLI::App&, Context&);
 constexpr AddCommand kCommands[] = {add_inspect,  add_run,        add_eval,     add_quantize,
-                                    add_compare,  add_bench,      add_kernels,  add_convert,
+                                    add_compare,  add_bench,      add_kernels,  add_convert, add_train,
                                     add_tokenize, add_perplexity, add_generate, add_calibrate};
 
 /// The flags of a command as a user types them.
