@@ -51,7 +51,8 @@ void run_bench(const BenchFlags& flags, const CLI::App& command, Context& contex
     return bench_language_model(llm, context);
   }
   refuse_flags("bench",
-               given_flags(command, {"--prompt-tokens", "--new-tokens", "--rounds", "--cache"}),
+               given_flags(command, {"--prompt-tokens", "--new-tokens", "--rounds", "--kv-cache",
+                                     "--no-repack"}),
                "language models");
   const Graph graph = load_model(flags.model);
   BenchOptions options;
@@ -99,6 +100,7 @@ void add_bench(CLI::App& app, Context& context) {
   add_integer(*command, "--rounds", flags->llm.rounds, 1, 1000,
               "Language models: how often, the median counts (default 3)");
   add_cache(*command, flags->llm.cache);
+  add_no_repack(*command, flags->llm.no_repack);
   add_compute(*command, flags->compute);
   add_common_options(*command, context);
   command->footer(kExamples);

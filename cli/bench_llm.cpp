@@ -60,9 +60,18 @@ void bench_language_model(const LlmBenchFlags& flags, Context& context) {
   options.decoder.capacity =
       std::min(model.config().context, flags.prompt_tokens + flags.new_tokens);
   options.decoder.activations = activations_of(flags.compute);
+  options.decoder.repack = !flags.no_repack;
+  options.decoder.progress = options.progress;
+  const llm::MemoryPlan plan = llm::memory_plan(model.config(), options.decoder);
+  const llm::MemoryNeed need = llm::memory_need(model.checkpoint(), plan);
+  if (!context.json) say_memory(need, plan);
+  const Json said = memory_json(need, plan);
   const llm::SpeedResult result = llm::measure_speed(model, options);
   const Memory memory{peak_rss_bytes(), llm::measure_memory_read(result.threads)};
-  context.print(json_text(json_of(result, memory)), text_of(result, memory));
+  Json j = json_of(result, memory);
+  j["kv_cache"] = llm::to_string(plan.cache);
+  j["memory"] = said;
+  context.print(json_text(j), text_of(result, memory));
 }
 
 }  // namespace narrow::cli

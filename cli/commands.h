@@ -17,6 +17,7 @@ void add_kernels(CLI::App& app, Context& context);
 void add_perplexity(CLI::App& app, Context& context);
 void add_generate(CLI::App& app, Context& context);
 void add_calibrate(CLI::App& app, Context& context);
+void add_embed(CLI::App& app, Context& context);
 void add_tokenize(CLI::App& app, Context& context);
 void add_convert(CLI::App& app, Context& context);
 void add_train(CLI::App& app, Context& context);

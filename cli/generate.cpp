@@ -30,6 +30,7 @@ struct GenerateFlags {
   std::string prompt_file;
   std::string cache = "f16";
   std::string compute = "integer";
+  bool no_repack = false;
   int64_t context = 0;
   int64_t seed = 1;
   llm::GenerateOptions options;
@@ -48,16 +49,24 @@ std::vector<int32_t> prompt_of(const GenerateFlags& flags, const llm::Tokenizer&
   return ids;
 }
 
-llm::CachedDecoder make_decoder(const llm::LanguageModel& model, const GenerateFlags& flags,
-                                int64_t prompt_tokens, int threads) {
+llm::DecoderOptions decoder_options(const llm::ModelConfig& config, const GenerateFlags& flags,
+                                    int64_t prompt_tokens, int threads) {
   llm::DecoderOptions options;
   options.cache = cache_of(flags.cache);
   options.threads = threads;
   options.activations = activations_of(flags.compute);
   // No more memory than this text can take.
-  const int64_t longest = flags.context > 0 ? flags.context : model.config().context;
+  const int64_t longest = flags.context > 0 ? flags.context : config.context;
+  if (prompt_tokens > longest) {
+    throw Error(
+        ErrorCode::invalid_argument,
+        fmt::format("the prompt's {} tokens do not fit a context of {}", prompt_tokens, longest),
+        "ask for a longer one with --context, or cut the prompt");
+  }
   options.capacity = std::min(longest, prompt_tokens + flags.options.tokens);
-  return llm::CachedDecoder(model, options);
+  options.repack = !flags.no_repack;
+  options.progress = make_progress();
+  return options;
 }
 
 Json json_of(const llm::GenerateResult& r) {
@@ -77,8 +86,14 @@ void run_generate(const GenerateFlags& flags, Context& context) {
   const llm::LanguageModel model = llm::LanguageModel::open(flags.model);
   const llm::Tokenizer tokenizer = model.checkpoint().tokenizer();
   const std::vector<int32_t> prompt = prompt_of(flags, tokenizer);
-  const llm::CachedDecoder decoder =
-      make_decoder(model, flags, static_cast<int64_t>(prompt.size()), context.thread_count());
+  const llm::DecoderOptions decoding = decoder_options(
+      model.config(), flags, static_cast<int64_t>(prompt.size()), context.thread_count());
+  const llm::MemoryPlan plan = llm::memory_plan(model.config(), decoding);
+  const llm::MemoryNeed need = llm::memory_need(model.checkpoint(), plan);
+  if (!context.json) say_memory(need, plan);
+  const Json said = memory_json(need, plan);
+  warn_context(model.config(), plan.capacity);
+  const llm::CachedDecoder decoder(model, decoding);
   llm::Sequence sequence = decoder.start();
   llm::GenerateOptions options = flags.options;
   options.sampling.seed = static_cast<uint64_t>(flags.seed);
@@ -89,7 +104,9 @@ void run_generate(const GenerateFlags& flags, Context& context) {
   };
   const llm::GenerateResult result =
       llm::generate(decoder, sequence, tokenizer, prompt, options, show, make_progress());
-  context.print(json_text(json_of(result)), "\n");
+  Json j = json_of(result);
+  j["memory"] = said;
+  context.print(json_text(j), "\n");
   if (context.json) return;
   const double prompt_speed = static_cast<double>(result.prompt_tokens) / result.prompt_seconds;
   write_stderr(fmt::format(
@@ -137,6 +154,7 @@ void add_generate(CLI::App& app, Context& context) {
   add_integer(*command, "--context", flags->context, 1, 1 << 24,
               "Most tokens of prompt and text (default: what the model was trained for)");
   add_cache(*command, flags->cache);
+  add_no_repack(*command, flags->no_repack);
   add_activations(*command, flags->compute);
   add_common_options(*command, context);
   command->footer(kExamples);

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <map>
+#include <optional>
 
 #include "llm.h"
+#include "narrow/core/error.h"
+#include "narrow/llm/checkpoint.h"
 #include "narrow/pipeline/weight_source.h"
 #include "narrow/report/table.h"
 
@@ -25,7 +29,43 @@ struct Summary {
   uint64_t bytes = 0;
   std::map<std::string, TypeTotal> types;
   std::vector<WeightInfo> tensors;  // in the file's order
+  std::optional<llm::ModelConfig> decoder;
 };
+
+constexpr llm::CacheType kCaches[] = {llm::CacheType::f16, llm::CacheType::f32,
+                                      llm::CacheType::int8};
+
+/// Of a model that decodes with a cache; files of other architectures are shown too.
+std::optional<llm::ModelConfig> decoder_of(const std::string& path) {
+  try {
+    llm::ModelConfig config = llm::Checkpoint::open(path).config();
+    if (config.causal) return config;
+  } catch (const Error&) {  // not an architecture that is run
+  }
+  return std::nullopt;
+}
+
+Json cache_json(const llm::ModelConfig& config) {
+  Json per_token = Json::object();
+  Json full = Json::object();
+  for (const llm::CacheType type : kCaches) {
+    per_token[llm::to_string(type)] = llm::cache_bytes(config, type, 1);
+    full[llm::to_string(type)] = llm::cache_bytes(config, type, config.context);
+  }
+  return {{"context", config.context},
+          {"bytes_per_token", std::move(per_token)},
+          {"bytes", std::move(full)}};
+}
+
+std::string cache_text(const llm::ModelConfig& config) {
+  std::vector<std::string> parts;
+  for (const llm::CacheType type : kCaches) {
+    parts.push_back(fmt::format("{} {} ({} a token)", llm::to_string(type),
+                                format_bytes(llm::cache_bytes(config, type, config.context)),
+                                format_bytes(llm::cache_bytes(config, type, 1))));
+  }
+  return fmt::format("  cache         of {} tokens: {}\n", config.context, fmt::join(parts, ", "));
+}
 
 Summary summarize(const std::string& path) {
   const auto source = open_weights(path);
@@ -34,6 +74,7 @@ Summary summarize(const std::string& path) {
   s.traits = model_traits(s.metadata);
   s.file_bytes = source->file_bytes();
   s.tensors = source->tensors();
+  s.decoder = decoder_of(path);
   for (const WeightInfo& t : s.tensors) {
     s.elements += t.elements();
     s.bytes += t.bytes;
@@ -69,6 +110,7 @@ Json json_of(const WeightsView& view, const Summary& s) {
           {"parameters", s.elements},
           {"parameter_bytes", s.bytes},
           {"bits_per_weight", json_number(bits(s))},
+          {"kv_cache", s.decoder ? cache_json(*s.decoder) : Json(nullptr)},
           {"types", std::move(types)},
           {"metadata", std::move(metadata)},
           {"tensors", std::move(tensors)}};
@@ -98,6 +140,7 @@ std::string text_of(const WeightsView& view, const Summary& s) {
       "  parameters    {} in {} ({:.3f} bits each)\n",
       view.model, s.traits.architecture, s.traits.layers, format_bytes(s.file_bytes),
       format_count(s.elements), format_bytes(s.bytes), bits(s));
+  if (s.decoder) out += cache_text(*s.decoder);
   for (const auto& [key, value] : s.metadata) {
     const std::string line = value.describe();
     out +=

@@ -4,6 +4,8 @@
 #include <fmt/format.h>
 
 #include "narrow/core/error.h"
+#include "narrow/core/memory.h"
+#include "narrow/report/table.h"
 
 namespace narrow::cli {
 
@@ -13,9 +15,46 @@ void add_activations(CLI::App& command, std::string& compute) {
              "not, slow");
 }
 
-void add_cache(CLI::App& command, std::string& cache) {
-  add_choice(command, "--cache", cache, {"f16", "f32"},
-             "How keys and values of language models are kept (default f16)");
+void add_cache(CLI::App& command, std::string& cache, const char* help) {
+  add_choice(command, "--kv-cache", cache, {"f16", "f32", "int8"}, help);
+}
+
+void add_no_repack(CLI::App& command, bool& no_repack) {
+  command.add_flag(
+      "--no-repack", no_repack,
+      "Leave weights in blocks in the mapped file: less memory, loaded at once, slower");
+}
+
+void say_memory(const llm::MemoryNeed& need, const llm::MemoryPlan& plan) {
+  std::string cache;
+  if (plan.cache != llm::CacheType::none) {
+    cache = fmt::format(", cache {} ({}, {} tokens)", format_bytes(need.cache_bytes),
+                        llm::to_string(plan.cache), plan.capacity * plan.sequences);
+  }
+  const uint64_t available = available_memory();
+  write_stderr(fmt::format(
+      "memory: weights {} packed and {} in the file{}, work about {}{}",
+      format_bytes(need.packed_bytes), format_bytes(need.mapped_bytes), cache,
+      format_bytes(need.work_bytes),
+      available == UINT64_MAX ? "" : fmt::format("; {} available", format_bytes(available))));
+}
+
+Json memory_json(const llm::MemoryNeed& need, const llm::MemoryPlan& plan) {
+  const uint64_t available = available_memory();
+  return {{"weights_bytes", need.packed_bytes + need.mapped_bytes},
+          {"packed_bytes", need.packed_bytes},
+          {"mapped_bytes", need.mapped_bytes},
+          {"cache_bytes", need.cache_bytes},
+          {"cache_tokens", plan.cache == llm::CacheType::none ? 0 : plan.capacity * plan.sequences},
+          {"work_bytes", need.work_bytes},
+          {"available_bytes", available == UINT64_MAX ? Json(nullptr) : Json(available)}};
+}
+
+void warn_context(const llm::ModelConfig& config, int64_t context) {
+  if (context <= config.context || config.positions == llm::PositionKind::learned) return;
+  write_stderr(
+      fmt::format("warning: the model was trained for {} tokens, not {}: expect worse text",
+                  config.context, context));
 }
 
 llm::Activations activations_of(const std::string& compute) {
@@ -27,6 +66,8 @@ llm::Activations activations_of(const std::string& compute) {
 }
 
 llm::CacheType cache_of(const std::string& cache) {
+  if (cache.empty()) return llm::CacheType::none;
+  if (cache == "int8") return llm::CacheType::int8;
   return cache == "f32" ? llm::CacheType::f32 : llm::CacheType::f16;
 }
 

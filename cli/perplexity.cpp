@@ -1,15 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "narrow/llm/perplexity.h"
-
-#include <fmt/format.h>
-
 #include <chrono>
 #include <memory>
 
 #include "commands.h"
 #include "llm.h"
 #include "model.h"
-#include "narrow/core/error.h"
+#include "narrow/report/perplexity_report.h"
 #include "text.h"
 
 namespace narrow::cli {
@@ -29,61 +25,13 @@ struct PerplexityFlags {
   std::string data;
   std::string reference;
   std::string compute = "integer";
+  std::string cache;
+  bool no_repack = false;
   int64_t context = 512;
   int64_t chunks = 0;
   int64_t stride = 0;
   int64_t batch_tokens = 2048;
 };
-
-Json json_of(const llm::PerplexityResult& r, const llm::PerplexityOptions& o, double seconds) {
-  Json j;
-  j["perplexity"] = json_number(r.perplexity.mean);
-  j["stderr"] = json_number(r.perplexity.error);
-  j["tokens"] = r.tokens;
-  j["chunks"] = r.chunks;
-  j["context"] = o.context;
-  j["windows"] = o.windows == llm::Windows::halves ? "halves" : "sliding";
-  if (o.windows == llm::Windows::sliding) j["stride"] = o.stride;
-  j["bos"] = o.bos >= 0 ? Json(o.bos) : Json(nullptr);
-  if (r.divergence) {
-    const llm::Divergence& d = *r.divergence;
-    j["reference_perplexity"] = json_number(d.reference_perplexity.mean);
-    j["reference_stderr"] = json_number(d.reference_perplexity.error);
-    j["log_ratio"] = json_number(d.log_ratio.mean);
-    j["log_ratio_stderr"] = json_number(d.log_ratio.error);
-    j["kl_mean"] = json_number(d.kl.mean);
-    j["kl_mean_stderr"] = json_number(d.kl.error);
-    j["kl_median"] = json_number(d.kl_median);
-    j["kl_99"] = json_number(d.kl_99);
-    j["kl_99_9"] = json_number(d.kl_999);
-    j["kl_max"] = json_number(d.kl_max);
-    j["same_top_token"] = json_number(d.same_top.mean);
-    j["same_top_token_stderr"] = json_number(d.same_top.error);
-  }
-  j["seconds"] = json_number(seconds);
-  return j;
-}
-
-std::string text_of(const llm::PerplexityResult& r, const llm::PerplexityOptions& o,
-                    double seconds) {
-  const int64_t read = r.chunks * o.context;
-  std::string text = fmt::format(
-      "perplexity  {:.4f} +- {:.4f}  {} tokens scored in {} chunks of {}, {:.1f} s, {:.0f} "
-      "tokens/s\n",
-      r.perplexity.mean, r.perplexity.error, r.tokens, r.chunks, o.context, seconds,
-      static_cast<double>(read) / seconds);
-  if (!r.divergence) return text;
-  const llm::Divergence& d = *r.divergence;
-  text += fmt::format("reference   {:.4f} +- {:.4f}  ln ratio {:.5f} +- {:.5f}\n",
-                      d.reference_perplexity.mean, d.reference_perplexity.error, d.log_ratio.mean,
-                      d.log_ratio.error);
-  text += fmt::format(
-      "KL          {:.6f} +- {:.6f}  median {:.6f}, 99 % {:.6f}, 99.9 % {:.6f}, largest {:.6f}\n",
-      d.kl.mean, d.kl.error, d.kl_median, d.kl_99, d.kl_999, d.kl_max);
-  text += fmt::format("same top    {:.3f} % +- {:.3f} %\n", 100 * d.same_top.mean,
-                      100 * d.same_top.error);
-  return text;
-}
 
 void run_perplexity(const PerplexityFlags& flags, Context& context) {
   const std::string text = read_text_data(flags.data);
@@ -96,7 +44,9 @@ void run_perplexity(const PerplexityFlags& flags, Context& context) {
   const bool own = model.checkpoint().has_tokenizer() || !reference;
   const llm::Tokenizer tokenizer =
       own ? model.checkpoint().tokenizer() : reference->checkpoint().tokenizer();
-  llm::PerplexityOptions options;
+  PerplexityReport report;
+  report.data = flags.data;
+  llm::PerplexityOptions& options = report.options;
   options.context = flags.context;
   options.chunks = flags.chunks;
   options.stride = flags.stride;
@@ -105,13 +55,22 @@ void run_perplexity(const PerplexityFlags& flags, Context& context) {
   options.batch_tokens = flags.batch_tokens;
   options.threads = context.thread_count();
   options.activations = activations_of(flags.compute);
+  options.cache = cache_of(flags.cache);
+  options.repack = !flags.no_repack;
+  const llm::MemoryPlan plan = llm::memory_plan(model.config(), options);
+  const llm::MemoryNeed need = llm::memory_need(model.checkpoint(), plan);
+  if (!context.json) say_memory(need, plan);
+  const Json said = memory_json(need, plan);
+  warn_context(model.config(), options.context);
   const std::vector<int32_t> ids = tokenizer.encode(text);
   const auto start = std::chrono::steady_clock::now();
-  const llm::PerplexityResult result =
-      llm::perplexity(model, ids, options, reference.get(), make_progress());
+  report.result = llm::perplexity(model, ids, options, reference.get(), make_progress());
   const std::chrono::duration<double> time = std::chrono::steady_clock::now() - start;
-  context.print(json_text(json_of(result, options, time.count())),
-                text_of(result, options, time.count()));
+  report.seconds = time.count();
+  Json j = json_of(report);
+  if (options.cache != llm::CacheType::none) j["kv_cache"] = llm::to_string(options.cache);
+  j["memory"] = said;
+  context.print(json_text(j), to_text(report));
 }
 
 }  // namespace
@@ -130,6 +89,10 @@ void add_perplexity(CLI::App& app, Context& context) {
               "Score every token in windows that begin so far apart");
   add_integer(*command, "--batch-tokens", flags->batch_tokens, 1, 1 << 20,
               "Chunks run together up to so many tokens (default 2048)");
+  add_cache(
+      *command, flags->cache,
+      "Read keys and values from such a cache, and so count its rounding (default: no cache)");
+  add_no_repack(*command, flags->no_repack);
   add_activations(*command, flags->compute);
   add_common_options(*command, context);
   command->footer(kExamples);

@@ -33,12 +33,16 @@ constexpr const char* kExamples =
     "  narrow quantize model.onnx --data images:photos --dump-recipe > "
     "r.yaml\n"
     "\nA language model, the folder of a Hugging Face model or a .gguf file, "
-    "becomes a .gguf file:\n"
+    "becomes a .gguf or an .onnx file:\n"
     "  narrow quantize ./llama -o llama.gguf --format q4_k_m\n"
     "  narrow quantize f16.gguf -o q.gguf --format iq4_xs --statistics "
     "imatrix.gguf\n"
     "  narrow quantize ./llama -o q.gguf --format q3_k_m --tensor-type "
-    "'*ffn_down*=q5_k' --max-memory 1G\n";
+    "'*ffn_down*=q5_k' --max-memory 1G\n"
+    "  narrow quantize ./llama -o llama.onnx --format w4g32\n"
+    "  narrow quantize ./minilm -o minilm.onnx --format w8a8\n"
+    "  narrow quantize ./llama -o q.gguf --data text:wiki.txt --chunks 20 "
+    "--max-kl 0.02\n";
 
 /// A flag that sets a recipe key, in the order of the command line.
 struct KeyText {
@@ -75,6 +79,20 @@ void run_language_model(const QuantizeFlags& flags, Context& context) {
       llm.format = key.text;
     } else if (key.key == "exclude" || key.key == "keep_float") {
       llm.keep_float.push_back(key.text);
+    } else if (key.key == "opset" && is_onnx_name(flags.output)) {
+      Recipe recipe;
+      set_recipe_key(recipe, key.key, key.text);
+      llm.opset = recipe.opset;
+    } else if (key.key == "data" || key.key == "eval_data") {
+      if (!llm.text.empty()) {
+        throw Error(ErrorCode::invalid_argument, "a language model is measured on one text",
+                    "leave --data or --eval-data out: they mean the same here");
+      }
+      llm.text = key.text;
+    } else if (key.key == "max_drop") {
+      Recipe checked;
+      set_recipe_key(checked, key.key, key.text);
+      llm.max_drop = checked.max_drop;
     } else {
       foreign.push_back(flag_name(key.key));
     }
@@ -94,7 +112,7 @@ void run_language_model(const QuantizeFlags& flags, Context& context) {
   refuse_flags("quantize", foreign, "ONNX models");
   if (flags.output.empty()) {
     throw Error(ErrorCode::invalid_argument, "quantize needs the name of the file to write",
-                "add -o FILE.gguf");
+                "add -o FILE.gguf or FILE.onnx");
   }
   llm.model = flags.model;
   llm.output = flags.output;

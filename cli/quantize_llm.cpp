@@ -8,31 +8,66 @@
 #include "llm.h"
 #include "model.h"
 #include "narrow/core/error.h"
+#include "narrow/pipeline/llm_folder.h"
+#include "narrow/pipeline/llm_onnx.h"
 #include "narrow/pipeline/llm_quantize.h"
+#include "text.h"
 
 namespace narrow::cli {
 namespace {
 
 constexpr const char* kDefaultFormat = "q4_k_m";
+constexpr const char* kDefaultOnnxFormat = "w4g32";
 
-std::string format_names() {
+bool is_gguf_name(const std::string& output) {
+  return std::filesystem::path(output).extension() == ".gguf";
+}
+
+std::string format_names(const std::string& output) {
   std::vector<std::string> names;
-  for (const FileFormat& f : file_formats()) names.emplace_back(f.name);
+  if (is_onnx_name(output)) {
+    for (const OnnxWeightFormat& f : onnx_weight_formats()) names.emplace_back(f.name);
+  } else {
+    for (const FileFormat& f : file_formats()) names.emplace_back(f.name);
+  }
   return fmt::format("{}", fmt::join(names, "|"));
 }
 
-void check_gguf_output(const std::string& model, const std::string& output) {
+void check_output(const std::string& model, const std::string& output) {
   check_output_path(output);
   std::error_code ignored;
   if (std::filesystem::equivalent(model, output, ignored)) {
     throw Error(ErrorCode::invalid_argument, fmt::format("'{}' is the model itself", output),
                 "write to another name");
   }
-  if (std::filesystem::path(output).extension() != ".gguf") {
-    throw Error(ErrorCode::invalid_argument,
-                fmt::format("'{}': a language model is written as a GGUF file", output),
-                "give the file a name that ends in .gguf");
+}
+
+WeightMethod method_of(const LlmFlags& flags) {
+  if (flags.method.empty()) {
+    return flags.statistics.empty() ? WeightMethod::mse : WeightMethod::importance;
   }
+  for (const WeightMethod m : {WeightMethod::rtn, WeightMethod::importance}) {
+    if (flags.method == to_string(m)) return m;
+  }
+  return WeightMethod::mse;
+}
+
+std::optional<LlmEvaluationJob> evaluation_of(const LlmFlags& flags) {
+  if (flags.text.empty()) {
+    const bool asked = flags.chunks > 0 || flags.context > 0 || flags.max_kl >= 0 || flags.max_drop;
+    if (!asked) return std::nullopt;
+    throw Error(ErrorCode::invalid_argument,
+                "--chunks, --context, --max-kl and --max-drop need a text to measure on",
+                "add --data text:FILE");
+  }
+  LlmEvaluationJob job;
+  job.text = read_text_data(flags.text);
+  job.data = flags.text;
+  if (flags.context > 0) job.context = flags.context;
+  job.chunks = flags.chunks;
+  if (flags.max_kl >= 0) job.max_kl = flags.max_kl;
+  job.max_drop = flags.max_drop;
+  return job;
 }
 
 LlmQuantizeJob job_of(const LlmFlags& flags, const Context& context) {
@@ -41,16 +76,12 @@ LlmQuantizeJob job_of(const LlmFlags& flags, const Context& context) {
   job.output = flags.output;
   job.format = flags.format;
   job.statistics = flags.statistics;
-  const std::string method = !flags.method.empty()       ? flags.method
-                             : !flags.statistics.empty() ? "importance"
-                                                         : "mse";
-  for (const WeightMethod m : {WeightMethod::rtn, WeightMethod::mse, WeightMethod::importance}) {
-    if (method == to_string(m)) job.method = m;
-  }
+  job.method = method_of(flags);
   // Exceptions from quantization are narrower than types, so they come last and win.
   for (const std::string& text : flags.tensor_types) job.rules.push_back(parse_tensor_rule(text));
   for (const std::string& match : flags.keep_float) job.rules.push_back({match, std::nullopt});
   if (!flags.max_memory.empty()) job.max_memory = parse_memory(flags.max_memory);
+  job.evaluation = evaluation_of(flags);
   job.resume = flags.resume;
   job.requantize = flags.requantize;
   job.threads = context.thread_count();
@@ -58,10 +89,74 @@ LlmQuantizeJob job_of(const LlmFlags& flags, const Context& context) {
   return job;
 }
 
-void run(const LlmFlags& flags, Context& context) {
-  check_gguf_output(flags.model, flags.output);
-  const WeightsReport report = run_llm_quantize(job_of(flags, context));
+void refuse_gguf_flags(const LlmFlags& flags) {
+  std::vector<std::string> foreign;
+  if (!flags.max_memory.empty()) foreign.emplace_back("--max-memory");
+  if (flags.resume) foreign.emplace_back("--resume");
+  if (!flags.text.empty()) foreign.emplace_back("--data");
+  if (flags.chunks > 0) foreign.emplace_back("--chunks");
+  if (flags.context > 0) foreign.emplace_back("--context");
+  if (flags.max_kl >= 0) foreign.emplace_back("--max-kl");
+  if (flags.max_drop) foreign.emplace_back("--max-drop");
+  refuse_flags("convert", foreign, "GGUF files");
+}
+
+void run_onnx(const LlmFlags& flags, Context& context) {
+  check_output(flags.model, flags.output);
+  std::vector<std::string> foreign;
+  if (!flags.tensor_types.empty()) foreign.emplace_back("--tensor-type");
+  if (!flags.statistics.empty()) foreign.emplace_back("--statistics");
+  refuse_flags("quantize", foreign, "GGUF files");
+  refuse_gguf_flags(flags);
+  LlmOnnxJob job;
+  job.model = flags.model;
+  job.output = flags.output;
+  job.format = flags.format;
+  job.method = method_of(flags);
+  job.keep_float = flags.keep_float;
+  job.requantize = flags.requantize;
+  job.opset = flags.opset;
+  job.threads = context.thread_count();
+  job.progress = make_progress();
+  const WeightsReport report = run_llm_onnx(job);
   context.print(to_json(report), to_text(report));
+}
+
+void run_folder(const LlmFlags& flags, Context& context) {
+  // A mistyped name would become a folder.
+  const std::string extension = std::filesystem::path(flags.output).extension().string();
+  for (const char* file : {".safetensors", ".json", ".bin", ".pt", ".pth", ".ggml", ".tflite"}) {
+    if (extension == file) {
+      throw Error(ErrorCode::invalid_argument,
+                  fmt::format("'{}': a language model is not written as a {} file", flags.output,
+                              extension),
+                  "name a folder, or a file that ends in .gguf or .onnx");
+    }
+  }
+  refuse_gguf_flags(flags);
+  LlmFolderJob job;
+  job.model = flags.model;
+  job.output = flags.output;
+  job.format = flags.format;
+  job.threads = context.thread_count();
+  job.progress = make_progress();
+  const WeightsReport report = run_llm_folder(job);
+  context.print(to_json(report), to_text(report));
+}
+
+/// What is written goes by the name of the output.
+void run(const LlmFlags& flags, Context& context) {
+  if (is_onnx_name(flags.output)) return run_onnx(flags, context);
+  if (flags.opset != 0) refuse_flags("convert", {"--opset"}, "ONNX files");
+  if (!is_gguf_name(flags.output)) return run_folder(flags, context);
+  check_output(flags.model, flags.output);
+  try {
+    const WeightsReport report = run_llm_quantize(job_of(flags, context));
+    context.print(to_json(report), to_text(report));
+  } catch (const WeightsBelowTarget& refusal) {
+    context.print(to_json(refusal.report()), to_text(refusal.report()));
+    throw;
+  }
 }
 
 void add_memory_flags(CLI::App& command, LlmFlags& flags, const char* group) {
@@ -75,6 +170,10 @@ void add_memory_flags(CLI::App& command, LlmFlags& flags, const char* group) {
 }
 
 }  // namespace
+
+bool is_onnx_name(const std::string& output) {
+  return std::filesystem::path(output).extension() == ".onnx";
+}
 
 void add_llm_flags(CLI::App& command, LlmFlags& flags) {
   constexpr const char* kGroup = "Language models";
@@ -92,6 +191,15 @@ void add_llm_flags(CLI::App& command, LlmFlags& flags) {
   command.add_flag("--requantize", flags.requantize, "Allow a model that is quantized already")
       ->group(kGroup);
   add_memory_flags(command, flags, kGroup);
+  add_integer(command, "--context", flags.context, 4, 1 << 20,
+              "Tokens of a chunk of the text of --data (default 512)")
+      ->group(kGroup);
+  add_integer(command, "--chunks", flags.chunks, 1, INT64_MAX,
+              "At most so many chunks of that text (default: all)")
+      ->group(kGroup);
+  add_number(command, "--max-kl", flags.max_kl, 0, 1e6,
+             "The mean KL divergence from the source that is allowed, in nats")
+      ->group(kGroup);
 }
 
 std::vector<std::string> given_llm_flags(const LlmFlags& flags) {
@@ -101,37 +209,53 @@ std::vector<std::string> given_llm_flags(const LlmFlags& flags) {
   if (flags.requantize) given.emplace_back("--requantize");
   if (!flags.max_memory.empty()) given.emplace_back("--max-memory");
   if (flags.resume) given.emplace_back("--resume");
+  if (flags.context > 0) given.emplace_back("--context");
+  if (flags.chunks > 0) given.emplace_back("--chunks");
+  if (flags.max_kl >= 0) given.emplace_back("--max-kl");
   return given;
 }
 
 void quantize_language_model(const LlmFlags& flags, Context& context) {
   LlmFlags complete = flags;
-  if (complete.format.empty()) complete.format = kDefaultFormat;
+  if (!is_onnx_name(flags.output) && !is_gguf_name(flags.output)) {
+    throw Error(ErrorCode::invalid_argument,
+                fmt::format("'{}': quantized weights go into a .gguf or .onnx file", flags.output),
+                "give the file such a name; narrow convert writes a folder, in f32, f16 or bf16");
+  }
+  if (complete.format.empty()) {
+    complete.format = is_onnx_name(complete.output) ? kDefaultOnnxFormat : kDefaultFormat;
+  }
   if (complete.format == "qdq" || complete.format == "qoperator") {
     throw Error(ErrorCode::invalid_argument,
                 fmt::format("--format {} is of ONNX models", complete.format),
-                "of a language model it is one of " + format_names());
+                "of a language model it is one of " + format_names(complete.output));
   }
   run(complete, context);
 }
 
 void add_convert(CLI::App& app, Context& context) {
   CLI::App* command =
-      app.add_subcommand("convert", "Write a language model as a GGUF file without quantizing it");
+      app.add_subcommand("convert", "Write a language model in another form without quantizing it");
   auto flags = std::make_shared<LlmFlags>();
   command->add_option("model", flags->model, "A .gguf file or a Hugging Face folder")
       ->type_name("MODEL")
       ->required();
-  command->add_option("-o,--output", flags->output, "The file to write")
-      ->type_name("GGUF")
+  command
+      ->add_option("-o,--output", flags->output,
+                   "FILE.gguf, FILE.onnx, or the folder of a Hugging Face model")
+      ->type_name("OUTPUT")
       ->required();
   add_choice(*command, "--format", flags->format, {"f32", "f16", "bf16"},
-             "Type of the matrices (default: as they are)");
+             "Type of the matrices (default: as they are; blocks become f32 but in GGUF)");
+  command->add_option("--opset", flags->opset, "Of FILE.onnx (default: the lowest possible)")
+      ->type_name("INT");
   add_memory_flags(*command, *flags, "Options");
   add_common_options(*command, context);
   command->footer(
       "\nExamples:\n  narrow convert ./llama -o llama-f16.gguf --format f16\n"
-      "  narrow convert q4.gguf -o float.gguf --format f32\n");
+      "  narrow convert q4.gguf -o float.gguf --format f32\n"
+      "  narrow convert llama.gguf -o llama-folder --format bf16\n"
+      "  narrow convert ./minilm -o minilm.onnx\n");
   command->callback(
       [flags, &context] { context.run = [flags, &context] { run(*flags, context); }; });
 }

@@ -12,6 +12,7 @@
 #include "narrow/llm/model_tokenizer.h"
 #include "narrow/llm/tokenizer/tokenizer.h"
 #include "narrow/report/table.h"
+#include "text.h"
 
 namespace narrow::cli {
 namespace {
@@ -32,17 +33,6 @@ struct TokenizeFlags {
 };
 
 using Ids = std::vector<int32_t>;
-
-/// Without the newlines; one at the end of the text starts no further line.
-std::vector<std::string_view> lines_of(std::string_view text) {
-  std::vector<std::string_view> lines;
-  while (!text.empty()) {
-    const size_t end = std::min(text.find('\n'), text.size());
-    lines.push_back(text.substr(0, end));
-    text.remove_prefix(std::min(end + 1, text.size()));
-  }
-  return lines;
-}
 
 std::vector<Ids> encode(const llm::Tokenizer& tokenizer, const TokenizeFlags& flags) {
   std::shared_ptr<const MappedFile> file;

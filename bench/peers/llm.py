@@ -8,16 +8,17 @@ Parts: perplexity (the same files in both programs), quality (files quantized by
 quantizing), speed (prompt and new tokens per second). Without a part: all. LLAMA_CPP names the folder that
 setup_llama.sh made, NARROW the program, NARROW_ASSETS the models and texts."""
 import argparse
+import collections
 import json
 import os
 import pathlib
 import re
-import statistics
 import subprocess
 import sys
 import time
 
 import common as c
+import random_model
 import to_gguf
 
 LLAMA = pathlib.Path(os.environ.get("LLAMA_CPP", c.ROOT / "build/peers/llama.cpp")) / "build/bin"
@@ -34,8 +35,11 @@ class Failed(Exception):
     pass
 
 
+Cost = collections.namedtuple("Cost", "seconds cpu peak")  # cpu: seconds of all threads, which others disturb less
+
+
 def run(command):
-    """Output, seconds and peak bytes of a program."""
+    """Output and cost of a program."""
     start = time.perf_counter()
     process = subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                stdin=subprocess.DEVNULL)
@@ -44,7 +48,7 @@ def run(command):
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
         raise Failed(f"{' '.join(map(str, command))}\nexit {process.returncode}\n{output[-2000:]}")
-    return output, time.perf_counter() - start, usage.ru_maxrss * 1024
+    return output, Cost(time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
 
 
 def narrow(*arguments):
@@ -86,8 +90,9 @@ def novels(work, name="novels-7m"):
     return made(work / f"{name}.f32.gguf", lambda out: to_gguf.convert(c.ASSETS / name, out))
 
 
-def random_model(work):
-    return made(work / "random-280m.f16.gguf", lambda out: to_gguf.random_llama(c.ASSETS / "novels-7m", out))
+def random_llama(work, size="280m", form="f16"):
+    return made(work / f"random-{size}.{form}.gguf",
+                lambda out: random_model.write_gguf(c.ASSETS / "novels-7m", out, size, form))
 
 
 def gemma(work):
@@ -96,18 +101,19 @@ def gemma(work):
 
 
 def llama_quantized(model, form, importance=None, threads=2):
-    """llama.cpp's file of this format, and the seconds that making it anew took."""
+    """llama.cpp's file of this format, and what making it anew cost."""
     out = model.with_name(f"{model.stem}.llama.{form}{'.im' if importance else ''}.gguf")
     extra = ["--imatrix", importance] if importance else []
-    _, seconds, peak = run([LLAMA / "llama-quantize", *extra, model, out, form.upper(), threads])
-    return out, seconds, peak
+    _, cost = run([LLAMA / "llama-quantize", *extra, model, out, form.upper(), threads])
+    return out, cost
 
 
 def narrow_quantized(model, form, method, statistics_file=None, threads=2):
     out = model.with_name(f"{model.stem}.narrow.{form}.{method}.gguf")
     extra = ["--statistics", statistics_file] if statistics_file else []
-    got = narrow("quantize", model, "-o", out, "--format", form, "--method", method, *extra, "--threads", threads)
-    return out, got["wall_seconds"], got.get("peak_rss_bytes", 0)
+    _, cost = run([c.NARROW, "quantize", model, "-o", out, "--format", form, "--method", method, *extra, "--threads",
+                   threads])
+    return out, cost
 
 
 def importance_matrix(model, threads=2):
@@ -122,9 +128,9 @@ def importance_matrix(model, threads=2):
 
 def llama_perplexity(model, *arguments, chunks=None, threads=2, text=TEXT):
     limit = ["--chunks", chunks] if chunks else []
-    output, seconds, _ = run([LLAMA / "llama-perplexity", "-m", model, "-f", text, "-c", CONTEXT, "-t", threads, *limit,
-                              *arguments])
-    return output, seconds
+    output, cost = run([LLAMA / "llama-perplexity", "-m", model, "-f", text, "-c", CONTEXT, "-t", threads, *limit,
+                        *arguments])
+    return output, cost.seconds
 
 
 def narrow_perplexity(model, *arguments, chunks=None, threads=2, text=TEXT):
@@ -190,32 +196,41 @@ def quality(work, threads):
                 ["format", "made by", "MB", "mean KL", "99 % KL", "same top %", "perplexity"], rows)
 
 
-def spread(values, digits=2):
-    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}..{max(values):.{digits}f})"
+def least(costs, field):
+    return min(getattr(cost, field) for cost in costs)
 
 
-def quantize_time(work, threads):
-    model = random_model(work)
+def quantize_time(work, threads, rounds=3):
+    """A billion parameters. The programs take turns; other work on the machine only slows them down, so the least
+    counts."""
+    model = random_llama(work, "1b", "bf16")
     rows = Rows()
     for form in ("q8_0", "q4_k_m"):
         for count in threads:
-            theirs, ours, peak = [], [], [0, 0]
-            for _ in range(2):
-                out, seconds, peak[0] = llama_quantized(model, form, threads=count)
-                theirs.append(seconds)
-                out, seconds, peak[1] = narrow_quantized(model, form, "mse", threads=count)
-                ours.append(seconds)
-            rows.append([form, count, spread(theirs), spread(ours), spread([a / b for a, b in zip(ours, theirs)]),
-                         f"{peak[0] / 1e6:.0f}", f"{peak[1] / 1e6:.0f}"])
-    c.table(f"Quantizing {model.name} ({model.stat().st_size / 1e6:.0f} MB), seconds",
-            ["format", "threads", "llama.cpp", "narrow, mse", "narrow / llama.cpp", "peak MB llama.cpp", "narrow"], rows)
+            makers = {"llama.cpp": lambda: llama_quantized(model, form, threads=count)}
+            for method in ("mse", "rtn"):
+                makers[f"narrow, {method}"] = lambda method=method: narrow_quantized(model, form, method, threads=count)
+            costs = {title: [] for title in makers}
+            for _ in range(rounds):
+                for title, make in makers.items():
+                    out, cost = make()
+                    costs[title].append(cost)
+                    out.unlink()
+            theirs = costs["llama.cpp"]
+            for title, own in costs.items():
+                rows.append([form, count, title, f"{least(own, 'seconds'):.1f}",
+                             f"{least(own, 'seconds') / least(theirs, 'seconds'):.2f}", f"{least(own, 'cpu'):.1f}",
+                             f"{least(own, 'cpu') / least(theirs, 'cpu'):.2f}",
+                             f"{max(cost.peak for cost in own) / 1e6:.0f}"])
+    c.table(f"Quantizing {model.name} ({model.stat().st_size / 1e6:.0f} MB), the least of {rounds} rounds in turn",
+            ["format", "threads", "program", "seconds", "/ llama.cpp", "CPU seconds", "/ llama.cpp", "peak MB"], rows)
 
 
 def llama_bench(model, prompt, new, depth, threads):
-    output, _, peak = run([LLAMA / "llama-bench", "-m", model, "-p", prompt, "-n", new, "-d", depth, "-t", threads, "-r", 2,
-                           "-o", "jsonl"])
+    output, cost = run([LLAMA / "llama-bench", "-m", model, "-p", prompt, "-n", new, "-d", depth, "-t", threads, "-r", 2,
+                        "-o", "jsonl"])
     entry = json.loads([line for line in output.splitlines() if line.startswith("{")][-1])
-    return max(entry["samples_ts"]), peak
+    return max(entry["samples_ts"]), cost.peak
 
 
 def fastest(ours, theirs):
@@ -226,7 +241,7 @@ def fastest(ours, theirs):
 
 def speed(work, threads, rounds=5):
     models = [llama_quantized(novels(work), form)[0] for form in ("q8_0", "q4_k_m")]
-    models += [llama_quantized(random_model(work), form)[0] for form in ("q8_0", "q4_k_m")]
+    models += [llama_quantized(random_llama(work), form)[0] for form in ("q8_0", "q4_k_m")]
     models += [gemma(work)] if gemma(work) else []
     rows = Rows()
     for model in models:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """GGUF files for the comparison with llama.cpp, written with its own `gguf` package and nothing of narrow.
-Usage: to_gguf.py CHECKPOINT_FOLDER OUT.gguf | to_gguf.py --random VOCABULARY_FOLDER OUT.gguf"""
+Usage: to_gguf.py CHECKPOINT_FOLDER OUT.gguf"""
 import json
 import pathlib
 import struct
@@ -108,34 +108,6 @@ def convert(folder, out):
     finish(writer)
 
 
-def random_llama(folder, out, hidden=1024, layers=24, inner=2816, heads=16, kv_heads=8):
-    """280 million parameters that say nothing: for times and memory only."""
-    c = json.loads((folder / "config.json").read_text()) | {
-        "hidden_size": hidden, "num_hidden_layers": layers, "intermediate_size": inner, "num_attention_heads": heads,
-        "num_key_value_heads": kv_heads, "max_position_embeddings": 2048}
-    writer = gguf.GGUFWriter(out, "llama")
-    add_llama(writer, c)
-    writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
-    add_vocabulary(writer, folder)
-    rng = np.random.default_rng(7)
-
-    def matrix(name, rows, columns):
-        x = rng.standard_normal((rows, columns), dtype=np.float32) / np.float32(np.sqrt(columns))
-        writer.add_tensor(name, x.astype(np.float16))
-
-    matrix("token_embd.weight", c["vocab_size"], hidden)
-    writer.add_tensor("output_norm.weight", np.ones(hidden, np.float32))
-    kv = hidden // heads * kv_heads
-    for i in range(layers):
-        for norm in ("attn_norm", "ffn_norm"):
-            writer.add_tensor(f"blk.{i}.{norm}.weight", np.ones(hidden, np.float32))
-        for name, rows, columns in (("attn_q", hidden, hidden), ("attn_k", kv, hidden), ("attn_v", kv, hidden),
-                                    ("attn_output", hidden, hidden), ("ffn_gate", inner, hidden),
-                                    ("ffn_up", inner, hidden), ("ffn_down", hidden, inner)):
-            matrix(f"blk.{i}.{name}.weight", rows, columns)
-    finish(writer)
-
-
 def finish(writer):
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -144,7 +116,4 @@ def finish(writer):
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "--random":
-        random_llama(pathlib.Path(sys.argv[2]), sys.argv[3])
-    else:
-        convert(pathlib.Path(sys.argv[1]), sys.argv[2])
+    convert(pathlib.Path(sys.argv[1]), sys.argv[2])

@@ -49,6 +49,32 @@ TEST(CliPerplexity, MeasuresAndCompares) {
   EXPECT_NE(plain.out.find("perplexity"), std::string::npos);
 }
 
+TEST(CliPerplexity, ReadsThroughACacheAndSaysWhatItHolds) {
+  const TemporaryFolder folder;
+  const std::string text = text_in(folder);
+  const auto measured = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> arguments{"perplexity", kModel, "--data",   text,
+                                       "--context",  "128",  "--chunks", "3"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return narrow_json(arguments);
+  };
+  const Json plain = measured({});
+  EXPECT_EQ(plain["memory"]["cache_bytes"], 0);
+  EXPECT_FALSE(plain.contains("kv_cache"));
+  const Json half = measured({"--kv-cache", "f16"});
+  const Json codes = measured({"--kv-cache", "int8"});
+  EXPECT_EQ(codes["kv_cache"], "int8");
+  EXPECT_NE(codes["perplexity"], half["perplexity"]);
+  EXPECT_NEAR(codes["perplexity"].get<double>() / half["perplexity"].get<double>(), 1, 2e-3);
+  // A head of 32 numbers: 32 codes and a scale instead of 64 bytes.
+  EXPECT_NEAR(
+      codes["memory"]["cache_bytes"].get<double>() / half["memory"]["cache_bytes"].get<double>(),
+      0.5625, 1e-6);
+  EXPECT_GT(half["memory"]["weights_bytes"].get<double>(), 1e6);
+  EXPECT_GT(half["memory"]["work_bytes"].get<double>(), 1e5);
+  EXPECT_EQ(measured({"--no-repack"})["perplexity"], plain["perplexity"]);
+}
+
 TEST(CliPerplexity, SaysWhatIsWrong) {
   const TemporaryFolder folder;
   const std::string text = text_in(folder);
@@ -65,6 +91,55 @@ TEST(CliPerplexity, SaysWhatIsWrong) {
   fails({"perplexity", kModel, "--data", text, "--context", "64", "--stride", "65"}, 2, "stride");
 }
 
+TEST(CliQuantizeLlm, SaysWhatItCost) {
+  const TemporaryFolder folder;
+  const std::string text = text_in(folder);
+  const std::string output = folder.file("q.gguf");
+  const std::vector<std::string> command{"quantize",  kModel,     "-o",       output,   "--format",
+                                         "q4_0",      "--method", "rtn",      "--data", text,
+                                         "--context", "64",       "--chunks", "2"};
+  const Json report = narrow_json(command);
+  const Json afterwards = narrow_json({"perplexity", output, "--data", text, "--context", "64",
+                                       "--chunks", "2", "--reference", kModel});
+  for (const char* key : {"data", "perplexity", "stderr", "reference_perplexity", "kl_mean",
+                          "kl_mean_stderr", "same_top_token", "same_top_token_stderr", "tokens"}) {
+    EXPECT_EQ(report["evaluation"][key], afterwards[key]) << key;
+  }
+  EXPECT_TRUE(report["refusal"].is_null());
+  std::filesystem::remove(output);
+
+  std::vector<std::string> gated = command;
+  gated.insert(gated.end(), {"--max-kl", "1e-6"});
+  const Outcome refused = narrow_program(gated);
+  EXPECT_EQ(refused.code, 1);
+  expect_contains(refused.err, "KL divergence");
+  expect_contains(refused.out, "refused: ");
+  expect_contains(refused.out, "same top");
+  EXPECT_FALSE(std::filesystem::exists(output));
+  gated.back() = "1";
+  gated.insert(gated.end(), {"--max-drop", "0"});
+  expect_contains(narrow_program(gated).err, "most likely token");
+}
+
+TEST(CliQuantizeLlm, SaysWhatIsWrongWithTheText) {
+  const TemporaryFolder folder;
+  const std::string text = text_in(folder);
+  const auto fails = [&](std::vector<std::string> flags, const std::string& message) {
+    flags.insert(flags.begin(), {"quantize", kModel, "-o", folder.file("q.gguf")});
+    const Outcome outcome = narrow_program(flags);
+    EXPECT_EQ(outcome.code, 2) << outcome.err;
+    expect_contains(outcome.err, message);
+  };
+  fails({"--max-kl", "1"}, "--data text:FILE");
+  fails({"--max-drop", "1"}, "--data text:FILE");
+  fails({"--data", "mnist:x"}, "text:FILE");
+  fails({"--data", text, "--eval-data", text}, "one text");
+  fails({"--data", text, "--max-memory", "1G"}, "no limit of memory");
+  const Outcome onnx = narrow_program({"quantize", "m.onnx", "-o", "q.onnx", "--max-kl", "1"});
+  EXPECT_EQ(onnx.code, 2);
+  expect_contains(onnx.err, "--max-kl");
+}
+
 TEST(CliGenerate, ContinuesAText) {
   const std::vector<std::string> command{"generate", kModel, "--prompt",      "It was a dark",
                                          "--tokens", "12",   "--temperature", "0"};
@@ -77,6 +152,8 @@ TEST(CliGenerate, ContinuesAText) {
   EXPECT_EQ(plain.code, 0);
   EXPECT_EQ(plain.out, j["text"].get<std::string>() + "\n");
   EXPECT_NE(plain.err.find("tokens/s"), std::string::npos) << plain.err;
+  EXPECT_NE(plain.err.find("memory: weights "), std::string::npos) << plain.err;
+  EXPECT_EQ(j["memory"]["cache_tokens"], j["prompt_tokens"].get<int>() + 12);
 
   std::vector<std::string> stopped = command;
   stopped.insert(stopped.end(), {"--stop", j["text"].get<std::string>().substr(5, 4)});
@@ -106,6 +183,9 @@ TEST(CliGenerate, SaysWhatIsWrong) {
   EXPECT_NE(o.err.find("do not fit a context of 1"), std::string::npos) << o.err;
   o = narrow_program({"generate", "/absent", "--prompt", "x"});
   EXPECT_EQ(o.code, 3);
+  o = narrow_program({"generate", kModel, "--prompt", "x", "--kv-cache", "int4"});
+  EXPECT_EQ(o.code, 2);
+  EXPECT_NE(o.err.find("int8"), std::string::npos) << o.err;
 }
 
 TEST(CliBench, MeasuresALanguageModel) {
@@ -117,6 +197,8 @@ TEST(CliBench, MeasuresALanguageModel) {
   }
   EXPECT_EQ(j["prompt_tokens"], 20);
   EXPECT_EQ(j["ids"].size(), 4u);
+  EXPECT_EQ(j["kv_cache"], "f16");
+  EXPECT_EQ(j["memory"]["cache_tokens"], 24);
   // The model takes some 60 MB; what the memory's rate is measured on, 256 MiB, does not count.
   EXPECT_LT(j["peak_rss_bytes"].get<double>(), 200e6);
   const Outcome plain =

@@ -86,6 +86,21 @@ TEST_F(LanguageModel, IsConverted) {
   EXPECT_EQ(json.at("bits_per_weight"), 32.0);
 }
 
+TEST_F(LanguageModel, GoesToAFolderAndToOnnx) {
+  const std::string llama = NARROW_SOURCE_DIR "/tests/goldens/llm/llama2";
+  const Json folder = narrow_json({"convert", llama, "-o", folder_.file("hf"), "--format", "bf16"});
+  EXPECT_EQ(folder.at("types").at(0).at("type"), "BF16");
+  EXPECT_EQ(narrow_json({"inspect", folder_.file("hf")}).at("architecture"), "llama");
+  const Json report = narrow_json({"quantize", llama, "-o", folder_.file("q.onnx")});
+  EXPECT_EQ(report.at("format"), "w4g32");
+  EXPECT_EQ(report.at("tensors").at(1).at("type"), "INT4 g32");
+  EXPECT_LT(report.at("nominal_bits_per_weight"), report.at("bits_per_weight"));
+  EXPECT_EQ(report.at("output_bytes"), fs::file_size(folder_.file("q.onnx")));
+  EXPECT_EQ(narrow_json({"inspect", folder_.file("q.onnx")}).at("opsets").at(""), 23);
+  narrow_json({"convert", llama, "-o", folder_.file("f.onnx"), "--opset", "17"});
+  EXPECT_EQ(narrow_json({"inspect", folder_.file("f.onnx")}).at("opsets").at(""), 17);
+}
+
 TEST_F(LanguageModel, WrongCombinationsAreNamed) {
   struct Case {
     std::vector<std::string> flags;
@@ -107,7 +122,20 @@ TEST_F(LanguageModel, WrongCombinationsAreNamed) {
     expect_contains(outcome.err, c.said);
     EXPECT_EQ(folder_.names(), std::vector<std::string>{"m.gguf"});
   }
-  EXPECT_EQ(quantize({}, "q.onnx").code, 2);
+  const Outcome onnx = quantize({"--format", "q4_k_m"}, "q.onnx");
+  EXPECT_EQ(onnx.code, 2);
+  expect_contains(onnx.err, "into an .onnx file go f32, f16, bf16, w4g32");
+  expect_contains(quantize({"--tensor-type", "*=q6_k"}, "q.onnx").err, "for GGUF files alone");
+  expect_contains(quantize({"--max-memory", "1G"}, "q.onnx").err, "for GGUF files alone");
+  const Outcome folder = quantize({}, "q");
+  EXPECT_EQ(folder.code, 2);
+  expect_contains(folder.err, "narrow convert writes a folder");
+  const Outcome typo = narrow_program({"convert", model_, "-o", folder_.file("m.safetensors")});
+  EXPECT_EQ(typo.code, 2);
+  expect_contains(typo.err, "name a folder");
+  EXPECT_EQ(narrow_program({"convert", model_, "-o", folder_.file("f"), "--resume"}).code, 2);
+  EXPECT_EQ(narrow_program({"convert", model_, "-o", folder_.file("f"), "--opset", "17"}).code, 2);
+  EXPECT_EQ(folder_.names(), std::vector<std::string>{"m.gguf"});
   EXPECT_EQ(narrow_program({"quantize", model_, "-o", model_}).code, 2);
   const Outcome other = narrow_program(
       {"quantize", fashion_model(), "-o", folder_.file("q.onnx"), "--resume", "--method", "mse"});

@@ -227,5 +227,23 @@ TEST(Zip, MembersMayNotShareBytes) {
   expect_contains(error_of([&] { (void)parse(bytes); }).what(), "members overlap");
 }
 
+TEST(NpyRows, AreOneArray) {
+  const TemporaryFolder folder;
+  const Tensor whole = Tensor::from<float>({1, 2, 3, 4, 5, 6}, {3, 2});
+  write_npy(folder / "whole.npy", whole);
+  {
+    NpyRows rows(folder / "rows.npy", 3, 2);
+    rows.add(Tensor::from<float>({1, 2}, {1, 2}));
+    EXPECT_THROW(rows.add(Tensor::from<float>({1, 2, 3}, {1, 3})), Error);
+    EXPECT_THROW(rows.add(Tensor::from<float>({1, 2, 3, 4, 5, 6}, {3, 2})), Error);
+    EXPECT_THROW(rows.commit(), Error);
+    rows.add(Tensor::from<float>({3, 4, 5, 6}, {2, 2}));
+    rows.commit();
+  }
+  EXPECT_EQ(bytes_of(folder / "rows.npy"), bytes_of(folder / "whole.npy"));
+  { NpyRows unfinished(folder / "gone.npy", 1, 1); }
+  EXPECT_FALSE(std::filesystem::exists(folder / "gone.npy"));
+}
+
 }  // namespace
 }  // namespace narrow

@@ -141,9 +141,20 @@ TEST(OnnxWrite, says_what_needs_a_newer_opset) {
                  ErrorCode::unsupported, part);
   };
   refused("average_pool_19", "'AveragePool_y' (AveragePool) ('dilations') needs opset 19");
-  refused("gelu_20", "(Gelu) (the operator) needs opset 20");
+  refused("group_norm_18", "(GroupNormalization) (the operator) needs opset 21");
   refused("int2_25", "(the types of its values) needs opset 25");
   EXPECT_TRUE(fs::is_empty(folder.path()));
+}
+
+TEST(OnnxWrite, says_in_older_operators_what_an_old_opset_lacks) {
+  const TemporaryFolder folder;
+  OnnxWriteOptions options;
+  options.opset = 17;
+  EXPECT_EQ(write_onnx(read_onnx(corpus("gelu_20")), folder / "m.onnx", options).opset, 17);
+  const Graph graph = read_onnx(folder / "m.onnx");
+  for (const NodeId id : graph.nodes()) EXPECT_NE(graph.node(id).op, "Gelu");
+  EXPECT_EQ(graph.value(graph.outputs()[0]).name,
+            read_onnx(corpus("gelu_20")).value(read_onnx(corpus("gelu_20")).outputs()[0]).name);
 }
 
 TEST(OnnxWrite, refuses_lowered_operators_by_name_and_keeps_the_old_file) {

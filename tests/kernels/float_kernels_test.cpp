@@ -55,10 +55,16 @@ TEST(Activate, IsTheFormulaInDouble) {
         GuardBuffer<float> x(static_cast<size_t>(n));
         GuardBuffer<float> y(static_cast<size_t>(n));
         fill_reals(x.data(), x.size(), 5, scale);
-        for (const SmoothUnit unit : {SmoothUnit::silu, SmoothUnit::gelu_tanh}) {
+        for (const SmoothUnit unit : {SmoothUnit::silu, SmoothUnit::gelu_tanh, SmoothUnit::gelu}) {
           set->activate(unit, x.data(), y.data(), n);
           for (int64_t i = 0; i < n; ++i) {
             const double in = static_cast<double>(x[i]);
+            if (unit == SmoothUnit::gelu) {
+              // erfc / 2 is known to 7.5e-8 and some roundings.
+              const double exact = in / 2 * std::erfc(-in / std::sqrt(2.0));
+              ASSERT_NEAR(static_cast<double>(y[i]), exact, std::abs(in) * 3e-7) << in;
+              continue;
+            }
             const double wanted = unit == SmoothUnit::silu ? silu(in) : gelu(in);
             // The argument of the exponential has a relative error of some roundings.
             const double argument = std::abs(in) * (1 + 0.0357 * in * in) * 2;
@@ -79,6 +85,16 @@ TEST(Activate, IsTheFormulaInDouble) {
     EXPECT_TRUE(std::isnan(y[0]));
     EXPECT_EQ(y[1], special[1]);
     EXPECT_EQ(y[2], 0.0F);
+    set->activate(SmoothUnit::gelu, special, y, 4);
+    EXPECT_TRUE(std::isnan(y[0]));
+    EXPECT_EQ(y[1], special[1]);
+    EXPECT_EQ(y[2], 0.0F);
+    const float low[] = {-std::numeric_limits<float>::infinity(), -1e30F, -40, 40};
+    set->activate(SmoothUnit::gelu, low, y, 4);
+    EXPECT_EQ(y[0], 0.0F);
+    EXPECT_EQ(y[1], 0.0F);
+    EXPECT_EQ(y[2], 0.0F);
+    EXPECT_EQ(y[3], 40.0F);
   }
 }
 
@@ -129,12 +145,17 @@ TEST(HalfGemm, IsTheSumOfProducts) {
 
 struct Case {
   int64_t batch, heads, kv_heads, queries, keys, width, value_width;
-  bool half;
+  KeyStore store;
   bool causal;
   int64_t window;  // 0: none
   float softcap;
   bool biased;
+  int64_t scale_block = 0;
 };
+
+constexpr KeyStore f32 = KeyStore::f32;
+constexpr KeyStore f16 = KeyStore::f16;
+constexpr KeyStore int8 = KeyStore::int8;
 
 struct Rig {
   explicit Rig(const Case& shape) : c(shape) {
@@ -146,13 +167,8 @@ struct Rig {
     fill_reals(q.data(), q.size(), 1, 2);
     fill_reals(k.data(), k.size(), 2, 2);
     fill_reals(v.data(), v.size(), 3);
-    for (auto* both : {&k, &v}) {
-      auto& bits = both == &k ? k_bits : v_bits;
-      for (float& x : *both) {
-        bits.push_back(to_half(x).bits);
-        if (c.half) x = to_float(Half{bits.back()});
-      }
-    }
+    keep(k, c.width, k_stored);
+    keep(v, c.value_width, v_stored);
     p.batch = c.batch;
     p.heads = c.heads;
     p.kv_heads = c.kv_heads;
@@ -165,9 +181,16 @@ struct Rig {
     p.v_strides = {c.kv_heads * c.keys * c.value_width, c.keys * c.value_width, c.value_width};
     p.y_strides = {c.heads * c.queries * c.value_width, c.queries * c.value_width, c.value_width};
     p.q = q.data();
-    p.k = c.half ? static_cast<const void*>(k_bits.data()) : k.data();
-    p.v = c.half ? static_cast<const void*>(v_bits.data()) : v.data();
-    p.half = c.half;
+    p.k = k_stored.data();
+    p.v = v_stored.data();
+    p.store = c.store;
+    if (c.store == KeyStore::int8) {
+      p.k_scales = k_stored.scales.data();
+      p.v_scales = v_stored.scales.data();
+      p.k_scale_strides = scale_strides(c.width);
+      p.v_scale_strides = scale_strides(c.value_width);
+      p.scale_block = c.scale_block;
+    }
     p.y = y.data();
     p.scale = 0.5F;
     p.softcap = c.softcap;
@@ -177,6 +200,45 @@ struct Rig {
         for (int64_t j = 0; j < n; ++j) out[j] = bias(h, i, first + j);
       };
     }
+  }
+  /// Numbers as they are kept; x becomes what that stands for.
+  struct Stored {
+    std::vector<float> floats;
+    std::vector<uint16_t> bits;
+    std::vector<int8_t> codes;
+    std::vector<float> scales;
+    const void* data() const {
+      if (!codes.empty()) return codes.data();
+      return bits.empty() ? static_cast<const void*>(floats.data()) : bits.data();
+    }
+  };
+  void keep(std::vector<float>& x, int64_t width, Stored& stored) const {
+    if (c.store == KeyStore::int8) {
+      const int64_t blocks = blocks_of(width);
+      const auto rows = static_cast<int64_t>(x.size()) / width;
+      for (int64_t i = 0; i < rows * blocks; ++i) {
+        stored.scales.push_back(0.003F * static_cast<float>(i % 11) + 0.001F);
+      }
+      for (size_t i = 0; i < x.size(); ++i) {
+        const int64_t row = static_cast<int64_t>(i) / width;
+        const int64_t block = static_cast<int64_t>(i) % width / c.scale_block;
+        stored.codes.push_back(static_cast<int8_t>(std::clamp(x[i] * 127, -128.0F, 127.0F)));
+        x[i] = static_cast<float>(stored.codes.back()) *
+               stored.scales[static_cast<size_t>(row * blocks + block)];
+      }
+    } else if (c.store == KeyStore::f16) {
+      for (float& number : x) {
+        stored.bits.push_back(to_half(number).bits);
+        number = to_float(Half{stored.bits.back()});
+      }
+    } else {
+      stored.floats = x;
+    }
+  }
+  int64_t blocks_of(int64_t width) const { return (width + c.scale_block - 1) / c.scale_block; }
+  AttentionStrides scale_strides(int64_t width) const {
+    const int64_t blocks = blocks_of(width);
+    return {c.kv_heads * c.keys * blocks, c.keys * blocks, blocks};
   }
   static float bias(int64_t h, int64_t i, int64_t key) {
     if ((key + i) % 3 == 0) return -std::numeric_limits<float>::infinity();
@@ -254,25 +316,32 @@ struct Rig {
 
   Case c;
   std::vector<float> q, k, v, y;
-  std::vector<uint16_t> k_bits, v_bits;
+  Stored k_stored, v_stored;
   AttentionProblem p;
 };
 
 constexpr Case kCases[] = {
-    // batch, heads, kv heads, queries, keys, width, value width, half, causal, window, cap, bias
-    {1, 1, 1, 1, 1, 1, 1, false, false, 0, 0, false},
-    {2, 4, 2, 5, 5, 8, 8, false, true, 0, 0, false},
-    {2, 6, 2, 1, 63, 16, 16, false, true, 0, 0, false},
-    {1, 8, 1, 1, 64, 20, 33, true, true, 0, 0, false},
-    {1, 3, 3, 1, 65, 64, 64, false, true, 0, 0, false},
-    {2, 4, 2, 1, 700, 12, 80, false, true, 0, 0, false},
-    {2, 4, 2, 1, 700, 12, 80, true, true, 100, 0, true},
-    {1, 4, 2, 7, 513, 32, 32, true, true, 0, 5, false},
-    {1, 4, 2, 70, 70, 24, 40, false, true, 0, 0, false},
-    {1, 2, 1, 150, 150, 17, 5, false, true, 33, 0, false},
-    {1, 2, 1, 150, 150, 17, 5, true, false, 0, 2, true},
-    {2, 2, 2, 40, 20, 8, 8, false, true, 0, 0, false},  // the first queries see nothing
-    {1, 5, 1, 9, 130, 256, 256, false, true, 0, 0, true},
+    // batch, heads, kv heads, queries, keys, width, value width, store, causal, window, cap, bias,
+    // block
+    {1, 1, 1, 1, 1, 1, 1, f32, false, 0, 0, false},
+    {2, 4, 2, 5, 5, 8, 8, f32, true, 0, 0, false},
+    {2, 6, 2, 1, 63, 16, 16, f32, true, 0, 0, false},
+    {1, 8, 1, 1, 64, 20, 33, f16, true, 0, 0, false},
+    {1, 3, 3, 1, 65, 64, 64, f32, true, 0, 0, false},
+    {2, 4, 2, 1, 700, 12, 80, f32, true, 0, 0, false},
+    {2, 4, 2, 1, 700, 12, 80, f16, true, 100, 0, true},
+    {1, 4, 2, 7, 513, 32, 32, f16, true, 0, 5, false},
+    {1, 4, 2, 70, 70, 24, 40, f32, true, 0, 0, false},
+    {1, 2, 1, 150, 150, 17, 5, f32, true, 33, 0, false},
+    {1, 2, 1, 150, 150, 17, 5, f16, false, 0, 2, true},
+    {2, 2, 2, 40, 20, 8, 8, f32, true, 0, 0, false},  // the first queries see nothing
+    {1, 5, 1, 9, 130, 256, 256, f32, true, 0, 0, true},
+    {2, 4, 2, 5, 5, 8, 8, int8, true, 0, 0, false, 32},
+    {2, 6, 2, 1, 65, 64, 64, int8, true, 0, 0, false, 32},
+    {1, 8, 1, 1, 700, 80, 33, int8, true, 0, 0, false, 16},
+    {2, 4, 2, 1, 700, 20, 48, int8, true, 100, 0, true, 32},
+    {1, 4, 2, 70, 513, 100, 100, int8, true, 0, 5, false, 100},
+    {1, 5, 1, 9, 130, 256, 256, int8, true, 0, 0, true, 64},
 };
 
 TEST(AttentionKernel, IsSoftmaxOfScores) {
@@ -284,6 +353,15 @@ TEST(AttentionKernel, IsSoftmaxOfScores) {
       rig.expect_right();
     }
   }
+}
+
+TEST(AttentionKernel, BlocksOfScalesAreVectorsOrWhole) {
+  EXPECT_EQ(refuse_scale_block(32, 64, 64), "");
+  EXPECT_EQ(refuse_scale_block(16, 40, 8), "");
+  EXPECT_EQ(refuse_scale_block(8, 8, 7), "");
+  EXPECT_NE(refuse_scale_block(8, 8, 9), "");
+  EXPECT_NE(refuse_scale_block(48, 64, 64), "");
+  EXPECT_NE(refuse_scale_block(0, 64, 64), "");
 }
 
 TEST(AttentionKernel, ThreadsDoNotChangeABit) {
@@ -305,12 +383,14 @@ TEST(AttentionKernel, WhatIsNotSeenIsNotRead) {
     Rig clean(kCases[5]);
     clean.run(*set);
     Rig dirty(kCases[5]);
+    auto& keys = dirty.k_stored.floats;
+    auto& values = dirty.v_stored.floats;
     for (int64_t kv = 0; kv < dirty.c.batch * dirty.c.kv_heads; ++kv) {
       const int64_t end = dirty.range(kv / dirty.c.kv_heads, 0).end;
       for (int64_t t = end; t < dirty.c.keys; ++t) {
-        std::fill_n(dirty.k.data() + (kv * dirty.c.keys + t) * dirty.c.width, dirty.c.width,
+        std::fill_n(keys.data() + (kv * dirty.c.keys + t) * dirty.c.width, dirty.c.width,
                     std::numeric_limits<float>::quiet_NaN());
-        std::fill_n(dirty.v.data() + (kv * dirty.c.keys + t) * dirty.c.value_width,
+        std::fill_n(values.data() + (kv * dirty.c.keys + t) * dirty.c.value_width,
                     dirty.c.value_width, std::numeric_limits<float>::quiet_NaN());
       }
     }

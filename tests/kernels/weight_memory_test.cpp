@@ -12,18 +12,13 @@
 namespace narrow::kernels {
 namespace {
 
-bool is_zero(const uint8_t* p, size_t bytes) {
-  return std::all_of(p, p + bytes, [](uint8_t b) { return b == 0; });
-}
-
-TEST(WeightMemory, PiecesAreApartAlignedAndZero) {
+TEST(WeightMemory, PiecesAreApartAndAligned) {
   constexpr size_t kSizes[] = {1, 63, 64, 65, 5000, size_t{3} << 20, size_t{9} << 20};
   std::vector<std::pair<std::shared_ptr<uint8_t>, size_t>> pieces;
   for (int round = 0; round < 8; ++round) {  // more than one chunk
     for (const size_t size : kSizes) {
       const std::shared_ptr<uint8_t> piece = weight_memory(size);
       EXPECT_EQ(reinterpret_cast<uintptr_t>(piece.get()) % 64, 0U);
-      ASSERT_TRUE(is_zero(piece.get(), size));
       std::fill_n(piece.get(), size, uint8_t{0xff});
       pieces.emplace_back(piece, size);
     }
@@ -42,8 +37,6 @@ TEST(WeightMemory, AChunkLivesAsLongAsAPiece) {
   }
   EXPECT_TRUE(
       std::all_of(last.get(), last.get() + (size_t{1} << 20), [](uint8_t b) { return b == 7; }));
-  last.reset();
-  EXPECT_TRUE(is_zero(weight_memory(1 << 20).get(), 1 << 20));  // memory of before, or not
 }
 
 TEST(WeightMemory, MoreThanThereIsIsRefused) {

@@ -70,8 +70,9 @@ TEST_P(GoldenDecoder, CachedStepsEqualTheWhole) {
   const int64_t length = golden.at("ids").dim(1);
   const int64_t vocab = golden.at("logits").dim(2);
   const LanguageModel model = LanguageModel::open(kGoldens / GetParam());
-  for (const CacheType cache : {CacheType::f32, CacheType::f16}) {
-    const double bound = cache == CacheType::f32 ? 1e-5 : 5e-3;
+  const std::pair<CacheType, double> kBounds[] = {
+      {CacheType::f32, 1e-5}, {CacheType::f16, 5e-3}, {CacheType::int8, 5e-2}};
+  for (const auto& [cache, bound] : kBounds) {
     const CachedDecoder decoder(model, {.capacity = length, .cache = cache, .chunk = 5});
     for (int64_t row = 0; row < 2; ++row) {
       Sequence sequence = decoder.start();
@@ -184,20 +185,48 @@ TEST(LanguageModelTest, WeightsInBlocks) {
 TEST(LanguageModelTest, SequencesForgetAndBranch) {
   TemporaryFolder folder;
   const LanguageModel model(tiny_model(folder.path(), kLlamaConfig));
-  const CachedDecoder decoder(model, {.capacity = 16});
-  const std::vector<int32_t> prompt{1, 7, 30, 12};
-  const std::vector<int32_t> next{44};
-  Sequence first = decoder.start();
-  (void)decoder.feed(first, prompt);
-  Sequence second = first.clone();
-  const Tensor a = decoder.feed(first, next);
-  (void)decoder.feed(second, std::vector<int32_t>{3});
-  second.truncate(4);
-  EXPECT_TRUE(identical(a, decoder.feed(second, next)));
-  EXPECT_THROW(second.truncate(9), Error);
-  EXPECT_THROW((void)decoder.feed(first, std::vector<int32_t>(12, 1)), Error);
-  EXPECT_EQ(first.length(), 5);
-  EXPECT_THROW((void)decoder.feed(first, {}), Error);
+  for (const CacheType cache : {CacheType::f16, CacheType::int8}) {
+    const CachedDecoder decoder(model, {.capacity = 16, .cache = cache});
+    const std::vector<int32_t> prompt{1, 7, 30, 12};
+    const std::vector<int32_t> next{44};
+    Sequence first = decoder.start();
+    (void)decoder.feed(first, prompt);
+    Sequence second = first.clone();
+    const Tensor a = decoder.feed(first, next);
+    (void)decoder.feed(second, std::vector<int32_t>{3});
+    second.truncate(4);
+    EXPECT_TRUE(identical(a, decoder.feed(second, next)));
+    EXPECT_THROW(second.truncate(9), Error);
+    EXPECT_THROW((void)decoder.feed(first, std::vector<int32_t>(12, 1)), Error);
+    EXPECT_EQ(first.length(), 5);
+    EXPECT_THROW((void)decoder.feed(first, {}), Error);
+  }
+}
+
+/// Windows and caps of scores among them. What differs is rounding in front of the codes: a code of
+/// 127 may be its neighbour.
+TEST(LanguageModelTest, Int8CacheIsWhatTheGraphSays) {
+  TemporaryFolder folder;
+  const std::vector<int32_t> ids{1, 5, 9, 33, 60, 2, 2, 17, 4, 8, 12, 40};
+  for (const auto& [name, config] : tiny_configs()) {
+    if (name == "bert") continue;
+    const LanguageModel model(tiny_model(folder / name, config));
+    GraphOptions options;
+    options.cache = CacheType::int8;
+    options.capacity = 16;
+    const auto logits = [&](const Session& session) {
+      State state = session.make_state({{"batch", 2}});
+      EXPECT_EQ(state.bytes(), 2 * cache_bytes(model.config(), CacheType::int8, 16));
+      std::vector<int32_t> both(ids);
+      both.insert(both.end(), ids.rbegin(), ids.rend());
+      return session.run({ids_tensor(both, 2), zeros(2)}, state).front();
+    };
+    SessionOptions written;
+    written.lower = false;
+    written.states = state_pairs(model.config(), options);
+    const Tensor wanted = logits(Session(build_graph(model.checkpoint(), options), written));
+    EXPECT_LT(relative_error(logits(model.make_session(options)), wanted), 5e-3) << name;
+  }
 }
 
 TEST(LanguageModelTest, RefusesWhatItCannotDo) {

@@ -107,6 +107,26 @@ TEST_F(PerplexityTest, SlidingWindowsScoreEachTokenOnce) {
   EXPECT_EQ(apart.chunks, 3);
 }
 
+/// float32 changes next to nothing; what narrower ones change is small and is seen.
+TEST_F(PerplexityTest, ThroughACache) {
+  const std::vector<int32_t> ids = random_ids(60);
+  PerplexityOptions options;
+  options.context = 12;
+  const double plain = perplexity(model_, ids, options).perplexity.mean;
+  const auto change = [&](CacheType cache) {
+    options.cache = cache;
+    options.batch_tokens = 24;  // two chunks, and one that is left
+    return std::abs(perplexity(model_, ids, options).perplexity.mean - plain) / plain;
+  };
+  EXPECT_LT(change(CacheType::f32), 1e-5);
+  EXPECT_LT(change(CacheType::int8), 1e-2);
+  EXPECT_GT(change(CacheType::int8), 1e-6);
+  EXPECT_GT(change(CacheType::f16), 1e-8);
+  // A reference is read as it is.
+  const PerplexityResult both = perplexity(model_, ids, options, &model_);
+  EXPECT_GT(both.divergence->kl.mean, 0);
+}
+
 TEST_F(PerplexityTest, DivergenceFromAReference) {
   const std::vector<int32_t> ids = random_ids(24);
   PerplexityOptions options;

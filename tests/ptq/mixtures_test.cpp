@@ -72,6 +72,14 @@ char letter_of(BlockType type) {
   return '?';
 }
 
+TEST(Mixtures, TheDocumentHasEveryFormat) {
+  std::ifstream in(std::string(NARROW_SOURCE_DIR) + "/docs/llm_formats.md");
+  const std::string text{std::istreambuf_iterator<char>(in), {}};
+  for (const FileFormat& f : file_formats()) {
+    EXPECT_NE(text.find("`" + std::string(f.name) + "`"), std::string::npos) << f.name;
+  }
+}
+
 TEST(Mixtures, AreThoseOfLlamaQuantize) {
   std::ifstream file(NARROW_SOURCE_DIR "/tests/goldens/mixtures.txt");
   std::string line;

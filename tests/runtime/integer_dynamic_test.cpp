@@ -6,6 +6,7 @@
 
 #include "integer_rig.h"
 #include "narrow/graph/conv_shape.h"
+#include "narrow/runtime/session.h"
 
 namespace narrow {
 namespace {
@@ -141,6 +142,91 @@ TEST(DynamicConvStep, CountsAsInteger) {
   const std::vector<Dims> out{{2, 3, 10}};
   EXPECT_EQ(step->macs(in, out), 2 * 3 * 20 * 10);
   EXPECT_TRUE(step->integer_macs());
+}
+
+/// x -> products with `count` matrices of different widths -> Neg -> outputs.
+Graph siblings(int count, const char* granularity, bool bias) {
+  Graph graph;
+  const ValueId x = graph.add_input("x", DType::float32, SymbolicShape{Dim::symbol("n"), 20});
+  for (int i = 0; i < count; ++i) {
+    const std::string name = "p" + std::to_string(i);
+    const int64_t n = 5 + 7 * i;
+    std::vector<ValueId> inputs{
+        x, graph.add_initializer(name + ".w", random_codes(DType::int8, {20, n}, 10 + i)),
+        graph.add_initializer(name + ".s", i == 1 ? Tensor::scalar(0.02f)
+                                                  : random_floats({n}, 20 + i, 0.001f, 0.1f))};
+    if (bias) {
+      inputs.push_back(kNoId);
+      inputs.push_back(graph.add_initializer(name + ".b", random_floats({n}, 30 + i)));
+    }
+    const NodeId node = graph.add_node("DynamicQGemm", inputs, {name},
+                                       {{"granularity", std::string(granularity)}}, "narrow", name);
+    const NodeId minus = graph.add_node("Neg", {graph.node(node).outputs[0]}, {name + ".y"});
+    graph.add_output(graph.node(minus).outputs[0]);
+  }
+  return graph;
+}
+
+int64_t count_products(const Session& session) {
+  int64_t count = 0;
+  for (const NodeId id : session.graph().nodes()) {
+    count += session.graph().node(id).op == "DynamicQGemm" ? 1 : 0;
+  }
+  return count;
+}
+
+TEST(DynamicGemmStep, ProductsOfOneInputRunAsOne) {
+  const Tensor x = random_floats({6, 20}, 3, -1.5f, 4);
+  for (const char* granularity : {"per_tensor", "per_sample"}) {
+    for (const bool bias : {false, true}) {
+      const Session merged(siblings(3, granularity, bias));
+      SessionOptions apart_options;
+      apart_options.optimize = false;
+      const Session apart(siblings(3, granularity, bias), apart_options);
+      EXPECT_EQ(count_products(merged), 1);
+      EXPECT_EQ(count_products(apart), 3);
+      const std::vector<Tensor> got = merged.run({x});
+      const std::vector<Tensor> wanted = apart.run({x});
+      for (size_t i = 0; i < 3; ++i) EXPECT_TRUE(identical(got[i], wanted[i])) << i;
+    }
+  }
+}
+
+/// DynamicQuantizeLinear -> MatMulInteger -> Cast -> Mul, as files have it.
+Graph dynamic_file_graph() {
+  Graph graph;
+  const ValueId x = graph.add_input("x", DType::float32, SymbolicShape{Dim::symbol("n"), 8});
+  const NodeId q = graph.add_node("DynamicQuantizeLinear", {x}, {"q", "s", "z"});
+  const std::vector<ValueId> codes = graph.node(q).outputs;
+  const ValueId w = graph.add_initializer("w", random_codes(DType::int8, {8, 4}, 5));
+  const auto add = [&](const char* op, std::vector<ValueId> inputs, const char* name,
+                       Attributes attributes = {}) {
+    return graph.node(graph.add_node(op, std::move(inputs), {name}, std::move(attributes)))
+        .outputs[0];
+  };
+  const ValueId sums = add("MatMulInteger", {codes[0], w, codes[2]}, "sums");
+  const ValueId real = add("Cast", {sums}, "real", {{"to", int64_t{1}}});
+  const ValueId ws = graph.add_initializer("ws", Tensor::scalar(0.01f));
+  graph.add_output(add("Mul", {real, add("Mul", {codes[1], ws}, "scale")}, "y"));
+  return graph;
+}
+
+TEST(DynamicGemmStep, RangesOfSamplesOnRequest) {
+  Tensor both = random_floats({2, 8}, 9, -1, 1);
+  for (int64_t i = 8; i < 16; ++i) both.mutable_data<float>()[i] *= 40;  // widens the common range
+  Tensor first(DType::float32, {1, 8});
+  std::copy_n(both.data<float>().begin(), 8, first.mutable_data<float>().begin());
+  for (const bool samples : {false, true}) {
+    SessionOptions options;
+    options.sample_ranges = samples;
+    const Session session(dynamic_file_graph(), options);
+    EXPECT_EQ(count_products(session), 1);
+    const Tensor alone = session.run({first}).front();
+    const Tensor together = session.run({both}).front();
+    const bool same = std::equal(alone.data<float>().begin(), alone.data<float>().end(),
+                                 together.data<float>().begin());
+    EXPECT_EQ(same, samples);
+  }
 }
 
 }  // namespace

@@ -127,6 +127,102 @@ Tensor part_of(const Tensor& y, int64_t from, int64_t to) {
   return part;
 }
 
+/// The same layer with caches of int8 and their scales; blocks of 4 leave it to the reference.
+Graph quantized_decoder(int64_t block, double softcap = 0, int64_t window = -1) {
+  Graph g;
+  const Dim batch = Dim::symbol("B");
+  const int64_t blocks = (kWidth + block - 1) / block;
+  const ValueId x =
+      g.add_input("x", DType::float32, SymbolicShape{batch, Dim::symbol("S"), kHeads * kWidth});
+  const ValueId at = g.add_input("at", DType::int64, SymbolicShape{batch});
+  const ValueId total = g.add_input("total", DType::int64, SymbolicShape{batch});
+  const auto cached = [&](const std::string& name, const std::string& next, uint64_t seed) {
+    const ValueId update = projected(g, x, kKvHeads, seed, name + "_new");
+    const NodeId quantize =
+        g.add_node("DynamicQuantize", {update}, {name + "_codes", name + "_scales"},
+                   {{"block_size", block}}, "narrow");
+    const ValueId codes = g.node(quantize).outputs[0];
+    const ValueId scales = g.node(quantize).outputs[1];
+    const ValueId past =
+        g.add_input(name, DType::int8, SymbolicShape{batch, kKvHeads, kCapacity, kWidth});
+    const ValueId past_scales = g.add_input(name + "_scale", DType::float32,
+                                            SymbolicShape{batch, kKvHeads, kCapacity, blocks});
+    const ValueId all = add(g, "TensorScatter", {past, codes, at}, next);
+    const ValueId all_scales = add(g, "TensorScatter", {past_scales, scales, at}, next + "_scale");
+    g.add_output(all);
+    g.add_output(all_scales);
+    return add(g, "DequantizeLinear", {all, all_scales}, name + "_wide",
+               {{"axis", int64_t{-1}}, {"block_size", block}});
+  };
+  const ValueId q = projected(g, x, kHeads, 1, "q");
+  const ValueId k = cached("past_k", "keys", 2);
+  const ValueId v = cached("past_v", "values", 3);
+  Attributes attributes{{"is_causal", int64_t{1}},
+                        {"softcap", static_cast<float>(softcap)},
+                        {"left_window_size", window}};
+  const ValueId y = g.node(g.add_node("Attention", {q, k, v, kNoId, kNoId, kNoId, total},
+                                      {"attended"}, std::move(attributes)))
+                        .outputs[0];
+  g.add_output(add(g, "Relu", {y}, "y"));
+  return g;
+}
+
+SessionOptions with_quantized_states() {
+  SessionOptions options = with_states();
+  options.states.push_back({"past_k_scale", "keys_scale"});
+  options.states.push_back({"past_v_scale", "values_scale"});
+  return options;
+}
+
+std::string attention_of(const Session& session) {
+  for (const KernelChoice& choice : session.kernel_choices()) {
+    if (choice.op.find("Attention") != std::string::npos) return choice.op + " " + choice.chosen;
+  }
+  return "none";
+}
+
+TEST(SessionState, QuantizedCacheIsWhatTheGraphSays) {
+  struct Form {
+    int64_t block;
+    double softcap;
+    int64_t window;
+    const char* chosen;
+  };
+  for (const Form& form : {Form{32, 0, -1, "tiled"}, Form{8, 3, 6, "tiled"},
+                           Form{4, 0, -1, "reference"}, Form{4, 3, 6, "reference"}}) {
+    const Graph graph = quantized_decoder(form.block, form.softcap, form.window);
+    const Session lowered(graph, with_quantized_states());
+    SessionOptions plain = with_quantized_states();
+    plain.lower = false;
+    const Session written(graph, plain);
+    EXPECT_EQ(attention_of(lowered), std::string("narrow::Attention ") + form.chosen);
+    EXPECT_EQ(attention_of(written), "Attention tiled");
+    State one = lowered.make_state({{"B", 1}});
+    State other = written.make_state({{"B", 1}});
+    const Tensor x = random_tensor({1, 600, kHeads * kWidth}, 7);
+    // A prompt in chunks, then single tokens: whole tiles and keys split in parts.
+    for (const auto& [from, to] : {std::pair{0, 70}, std::pair{70, 599}, std::pair{599, 600}}) {
+      const Tensor got = step(lowered, one, x, from, to);
+      EXPECT_LT(largest_difference(got, step(written, other, x, from, to)), 2e-5F);
+      EXPECT_TRUE(identical(one.tensor("past_k"), other.tensor("past_k")));
+      EXPECT_TRUE(identical(one.tensor("past_v_scale"), other.tensor("past_v_scale")));
+    }
+    EXPECT_EQ(lowered.memory().state_copy_bytes, 0u);
+    // The unfused graph widens whole caches; nothing of that size is left.
+    EXPECT_GT(written.memory().arena_bytes, one.bytes());
+  }
+}
+
+TEST(SessionState, QuantizedCacheStaysNarrow) {
+  const Session session(quantized_decoder(32), with_quantized_states());
+  State state = session.make_state({{"B", 1}});
+  EXPECT_EQ(state.bytes(), 2 * kKvHeads * kCapacity * (kWidth + sizeof(float)));
+  const Tensor x = random_tensor({1, 6, kHeads * kWidth}, 9);
+  for (int64_t t = 0; t < 6; ++t) step(session, state, x, t, t + 1);
+  EXPECT_EQ(session.memory().state_copy_bytes, 0u);
+  EXPECT_LT(session.memory().arena_bytes, state.bytes() / 2);
+}
+
 TEST(SessionState, StepsEqualTheWhole) {
   for (const DType cache : {DType::float32, DType::float16}) {
     const Session session(decoder(cache), with_states());

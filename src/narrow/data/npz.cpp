@@ -223,16 +223,17 @@ Tensor for_numpy(const Tensor& t) {
   return t;
 }
 
-std::string npy_header(const Tensor& t) {
+std::string npy_header(DType dtype, const Dims& dims) {
   const auto row = std::find_if(kTypes.begin(), kTypes.end(),
-                                [&](const TypeRow& r) { return r.dtype == t.dtype(); });
+                                [&](const TypeRow& r) { return r.dtype == dtype; });
   if (row == kTypes.end()) {
-    throw Error(ErrorCode::unsupported, fmt::format("numpy has no type for {}", t.describe()));
+    throw Error(ErrorCode::unsupported,
+                fmt::format("numpy has no type for {}{}", to_string(dtype), to_string(dims)));
   }
   std::string shape;
-  for (const int64_t d : t.dims()) shape += fmt::format("{},{}", d, t.rank() > 1 ? " " : "");
-  if (t.rank() > 1) shape.resize(shape.size() - 2);  // numpy writes (3, 4) but (3,)
-  const char order = bits(t.dtype()) == 8 ? '|' : '<';
+  for (const int64_t d : dims) shape += fmt::format("{},{}", d, dims.size() > 1 ? " " : "");
+  if (dims.size() > 1) shape.resize(shape.size() - 2);  // numpy writes (3, 4) but (3,)
+  const char order = bits(dtype) == 8 ? '|' : '<';
   std::string text = fmt::format("{{'descr': '{}{}', 'fortran_order': False, 'shape': ({}), }}",
                                  order, row->code, shape);
   constexpr size_t kFixed = 10;
@@ -315,7 +316,8 @@ void write_npz(const std::filesystem::path& path, const std::map<std::string, Te
       throw Error(ErrorCode::invalid_argument, "an array's name is too long for an .npz file");
     }
     const Tensor values = little_endian(for_numpy(tensor));
-    zip.add(name + ".npy", npy_header(values), {values.raw(), values.bytes()});
+    zip.add(name + ".npy", npy_header(values.dtype(), values.dims()),
+            {values.raw(), values.bytes()});
   }
   zip.finish();
 }
@@ -323,9 +325,34 @@ void write_npz(const std::filesystem::path& path, const std::map<std::string, Te
 void write_npy(const std::filesystem::path& path, const Tensor& array) {
   const Tensor values = little_endian(for_numpy(array));
   AtomicFile file(path);
-  file.write(npy_header(values));
+  file.write(npy_header(values.dtype(), values.dims()));
   file.write(values.raw(), values.bytes());
   file.commit();
+}
+
+NpyRows::NpyRows(const std::filesystem::path& path, int64_t rows, int64_t columns)
+    : file_(path), missing_(rows), columns_(columns) {
+  file_.write(npy_header(DType::float32, {rows, columns}));
+}
+
+void NpyRows::add(const Tensor& part) {
+  const bool fits = part.dtype() == DType::float32 && part.rank() == 2 && part.dim(1) == columns_ &&
+                    part.dim(0) <= missing_;
+  if (!fits) {
+    throw Error(ErrorCode::invalid_argument,
+                fmt::format("{} is no part of the {} rows of {} that are missing", part.describe(),
+                            missing_, columns_));
+  }
+  missing_ -= part.dim(0);
+  const Tensor values = little_endian(part);
+  file_.write(values.raw(), values.bytes());
+}
+
+void NpyRows::commit() {
+  if (missing_ != 0) {
+    throw Error(ErrorCode::invalid_argument, fmt::format("{} rows are missing", missing_));
+  }
+  file_.commit();
 }
 
 }  // namespace narrow

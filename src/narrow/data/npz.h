@@ -13,6 +13,7 @@
 #include <span>
 #include <string>
 
+#include "narrow/core/file.h"
 #include "narrow/core/tensor.h"
 
 namespace narrow {
@@ -30,5 +31,20 @@ std::map<std::string, Tensor> parse_npz(const std::shared_ptr<const void>& owner
 /// Replaces the file only when the new one is complete; the same arrays give the same bytes.
 void write_npz(const std::filesystem::path& path, const std::map<std::string, Tensor>& arrays);
 void write_npy(const std::filesystem::path& path, const Tensor& array);
+
+/// A float32 array [rows, columns] whose rows come one after the other.
+class NpyRows {
+ public:
+  NpyRows(const std::filesystem::path& path, int64_t rows, int64_t columns);
+  /// float32 [some, columns]. Throws invalid_argument for another shape, or more than `rows`.
+  void add(const Tensor& part);
+  /// Throws invalid_argument where rows are missing; the file then stays as it was.
+  void commit();
+
+ private:
+  AtomicFile file_;
+  int64_t missing_;
+  int64_t columns_;
+};
 
 }  // namespace narrow

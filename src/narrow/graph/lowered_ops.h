@@ -77,9 +77,11 @@
 //           on its row of x and its row of w alone.
 // WBlockGemm (x, w): MatMul(x, Transpose(DecodeBlocks(w))) in float, any block type; attributes as
 //           BlockGemm.
-// Attention (q, k, v, mask?, past_key?, past_value?, nonpad_kv_seqlen?): ONNX's Attention with k
-// and
-//           v in float16 beside a float32 query: what Cast to float32 in front of k and v says.
+// Attention (q, k, v, mask?, past_key?, past_value?, nonpad_kv_seqlen?, k_scale?, v_scale?): ONNX's
+//           Attention with k and v narrower than the float32 query. float16: what Cast to float32
+//           in front of k and v says. int8: what DequantizeLinear (axis -1, attribute block_size)
+//           of k [batch, heads, keys, width] with float32 k_scale [batch, heads, keys, blocks]
+//           says, and of v likewise; no past keys then.
 //
 // Data movement and selection (MaxPool, Reshape, Flatten, Transpose, Concat of equal grids, Slice,
 // Split, Gather, Squeeze, Unsqueeze, Pad with the zero_point, Resize nearest, Expand, DepthToSpace,

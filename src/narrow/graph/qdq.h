@@ -73,6 +73,9 @@ struct LoweringOptions {
   bool weight_only = true;    // narrow.WConv, narrow.WGemm
   bool dynamic = true;        // narrow.DynamicQConv, narrow.DynamicQGemm
   bool float_outputs = true;  // integer products whose result is float32
+  /// Ranges that are measured at run time are those of a sample (for a matrix product: a row), not,
+  /// as DynamicQuantizeLinear says, of the whole tensor.
+  bool sample_ranges = false;
 };
 LoweringReport lower_to_integer(Graph& graph, const LoweringOptions& options = {});
 

@@ -2,6 +2,7 @@
 #include "narrow/kernels/attention.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 
@@ -15,6 +16,18 @@ constexpr float kNothing = -std::numeric_limits<float>::infinity();
 
 bool is_split(int64_t rows, int64_t keys) {
   return rows <= kAttendRows && keys > kPart;
+}
+
+size_t element_of(KeyStore store) {
+  if (store == KeyStore::int8) return 1;
+  return store == KeyStore::f16 ? sizeof(uint16_t) : sizeof(float);
+}
+
+/// The numbers of a block as a power of two; one block for everything where it is that long.
+int32_t scale_shift(int64_t block, int64_t width) {
+  constexpr int32_t kWhole = 62;
+  if (block <= 0 || block >= width) return kWhole;
+  return static_cast<int32_t>(std::bit_width(static_cast<uint64_t>(block)) - 1);
 }
 
 /// Multiply-adds below which a thread costs more than it brings.
@@ -163,7 +176,10 @@ class Attention {
     args.v_row = p_.v_strides.row;
     args.width = p_.width;
     args.value_width = p_.value_width;
-    args.half = p_.half ? 1 : 0;
+    args.store = p_.store;
+    args.k_scale_row = p_.k_scale_strides.row;
+    args.v_scale_row = p_.v_scale_strides.row;
+    args.scale_shift = scale_shift(p_.scale_block, std::max(p_.width, p_.value_width));
     args.scale = p_.scale;
     args.softcap = p_.softcap;
     args.largest = tile.largest;
@@ -197,13 +213,21 @@ class Attention {
       }
       args.bias = bias;
     }
-    const size_t element = p_.half ? sizeof(uint16_t) : sizeof(float);
-    const auto at = [&](const void* base, const AttentionStrides& s) {
+    const auto at = [&](const void* base, const AttentionStrides& s, size_t element) {
       const int64_t offset = batch * s.batch + head * s.head + t * s.row;
       return static_cast<const std::byte*>(base) + static_cast<size_t>(offset) * element;
     };
-    args.k = at(p_.k, p_.k_strides);
-    args.v = at(p_.v, p_.v_strides);
+    args.k = at(p_.k, p_.k_strides, element_of(p_.store));
+    args.v = at(p_.v, p_.v_strides, element_of(p_.store));
+    args.k_scales = nullptr;
+    args.v_scales = nullptr;
+    if (p_.store == KeyStore::int8) {
+      const auto scales = [&](const float* base, const AttentionStrides& s) {
+        return reinterpret_cast<const float*>(at(base, s, sizeof(float)));
+      };
+      args.k_scales = scales(p_.k_scales, p_.k_scale_strides);
+      args.v_scales = scales(p_.v_scales, p_.v_scale_strides);
+    }
     kernels_.attend(args);
   }
 
@@ -214,6 +238,14 @@ class Attention {
 };
 
 }  // namespace
+
+std::string refuse_scale_block(int64_t block, int64_t width, int64_t value_width) {
+  constexpr int64_t kLeast = 16;  // the longest vector
+  const bool whole = block >= std::max(width, value_width);
+  const bool power = block >= kLeast && std::has_single_bit(static_cast<uint64_t>(block));
+  if (whole || power) return "";
+  return "scales for each " + std::to_string(block) + " numbers of a row";
+}
 
 size_t attention_scratch_bytes(int64_t batch, int64_t heads, int64_t kv_heads, int64_t queries,
                                int64_t keys, int64_t value_width) {

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <functional>
 #include <span>
+#include <string>
 
 #include "narrow/kernels/kernel_set.h"
 
@@ -31,9 +32,14 @@ struct AttentionProblem {
   int64_t value_width = 0;
   AttentionStrides q_strides{}, k_strides{}, v_strides{}, y_strides{};
   const float* q = nullptr;
-  const void* k = nullptr;  // float, or Float16 where `half`
+  const void* k = nullptr;  // as `store` says
   const void* v = nullptr;
-  bool half = false;
+  KeyStore store = KeyStore::f32;
+  /// Of int8: a scale for each `scale_block` numbers of a row, strides in scales.
+  const float* k_scales = nullptr;
+  const float* v_scales = nullptr;
+  AttentionStrides k_scale_strides{}, v_scale_strides{};
+  int64_t scale_block = 0;
   float* y = nullptr;
   float scale = 1;
   float softcap = 0;
@@ -49,6 +55,10 @@ struct AttentionProblem {
                      float* out)>
       bias;
 };
+
+/// Why keys and values of these widths cannot have a scale for each `block` numbers; empty if they
+/// can.
+std::string refuse_scale_block(int64_t block, int64_t width, int64_t value_width);
 
 /// Bytes of 64-byte aligned scratch.
 size_t attention_scratch_bytes(int64_t batch, int64_t heads, int64_t kv_heads, int64_t queries,

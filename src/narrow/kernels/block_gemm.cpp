@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "narrow/core/error.h"
+#include "narrow/core/file.h"
 #include "narrow/core/parallel.h"
 #include "narrow/kernels/weight_memory.h"
 
@@ -144,6 +145,18 @@ struct PanelRow {
   }
 };
 
+PackedBlocks layout_of(BlockType type, int64_t n, int64_t k) {
+  PackedBlocks out;
+  out.kernel = kernel_of(type);
+  out.form = *find_form(type);
+  out.n = n;
+  out.k = k;
+  const Record record(out.form);
+  const int64_t blocks = k / out.form.values;
+  out.panel_bytes = (blocks + record.blocks - 1) / record.blocks * record.bytes;
+  return out;
+}
+
 }  // namespace
 
 std::string refuse_blocks(BlockType type) {
@@ -151,7 +164,7 @@ std::string refuse_blocks(BlockType type) {
                                     : "";
 }
 
-PackedBlocks pack_blocks(BlockType type, std::span<const std::byte> w, int64_t n, int64_t k) {
+PackedBlocks layout_blocks(BlockType type, std::span<const std::byte> w, int64_t n, int64_t k) {
   if (std::string why = refuse_blocks(type); !why.empty()) {
     throw Error(ErrorCode::invalid_argument, why);
   }
@@ -162,38 +175,54 @@ PackedBlocks pack_blocks(BlockType type, std::span<const std::byte> w, int64_t n
                                                  std::to_string(n) + " rows of " +
                                                  std::to_string(k) + " values");
   }
-  PackedBlocks out;
-  out.kernel = kernel_of(type);
-  out.form = *find_form(type);
-  out.n = n;
-  out.k = k;
-  const int64_t blocks = k / out.form.values;
-  const Record record(out.form);
-  out.panel_bytes = (blocks + record.blocks - 1) / record.blocks * record.bytes;
+  return layout_of(type, n, k);
+}
+
+size_t packed_block_bytes(BlockType type, int64_t n, int64_t k) {
+  return static_cast<size_t>((n + kPanel - 1) / kPanel * layout_of(type, n, k).panel_bytes);
+}
+
+void pack_panels(const PackedBlocks& layout, std::span<const std::byte> w, int64_t begin,
+                 int64_t end, uint8_t* panels) {
+  const BlockForm& form = layout.form;
+  const int64_t blocks = layout.k / form.values;
+  const int64_t block_bytes = codec(form.type).block_bytes;
+  const Record record(form);
+  std::memset(panels, 0, static_cast<size_t>((end - begin) * layout.panel_bytes));
+  BlockParts parts;
+  for (int64_t row = begin * kPanel; row < std::min(layout.n, end * kPanel); ++row) {
+    const auto* from = reinterpret_cast<const uint8_t*>(w.data()) + row * blocks * block_bytes;
+    uint8_t* panel = panels + (row / kPanel - begin) * layout.panel_bytes;
+    const PanelRow put{form, row % kPanel};
+    for (int64_t b = 0; b < blocks; ++b) {
+      take_apart(form.type, from + b * block_bytes, parts);
+      uint8_t* to = panel + b / record.blocks * record.bytes;
+      put.put_scales(parts, to + b % record.blocks * record.block_scales);
+      to += record.scales + b % record.blocks * record.block_codes;
+      for (int64_t run = 0; run < form.values / kRun; ++run) {
+        put.put_run(parts.codes + run * kRun, to + run * record.run);
+      }
+    }
+  }
+}
+
+PackedBlocks pack_blocks(BlockType type, std::span<const std::byte> w, int64_t n, int64_t k) {
+  PackedBlocks out = layout_blocks(type, w, n, k);
   const int64_t panels = (n + kPanel - 1) / kPanel;
   const std::shared_ptr<uint8_t> memory =
       weight_memory(static_cast<size_t>(panels * out.panel_bytes));
   uint8_t* bytes = memory.get();
   out.weights = Tensor::view(memory, bytes, static_cast<size_t>(panels * out.panel_bytes),
                              DType::uint8, {panels * out.panel_bytes});
-  const auto* rows = reinterpret_cast<const uint8_t*>(w.data());
-  const int64_t block_bytes = codec(type).block_bytes;
+  const size_t stored = row_bytes(type, k);
   parallel_for(panels, 4, [&](int64_t begin, int64_t end) {
-    BlockParts parts;
-    for (int64_t row = begin * kPanel; row < std::min(n, end * kPanel); ++row) {
-      uint8_t* panel = bytes + row / kPanel * out.panel_bytes;
-      const PanelRow put{out.form, row % kPanel};
-      for (int64_t b = 0; b < blocks; ++b) {
-        take_apart(type, rows + row * stored + b * block_bytes, parts);
-        uint8_t* to = panel + b / record.blocks * record.bytes;
-        put.put_scales(parts, to + b % record.blocks * record.block_scales);
-        to += record.scales + b % record.blocks * record.block_codes;
-        for (int64_t run = 0; run < out.form.values / kRun; ++run) {
-          put.put_run(parts.codes + run * kRun, to + run * record.run);
-        }
-      }
-    }
+    pack_panels(out, w, begin, end, bytes + begin * out.panel_bytes);
+    // Or file and packed copy would be in memory both.
+    const int64_t rows = std::min(n, end * kPanel) - begin * kPanel;
+    MappedFile::release(w.subspan(static_cast<size_t>(begin * kPanel) * stored,
+                                  static_cast<size_t>(rows) * stored));
   });
+  MappedFile::release(w);  // pages between blocks
   return out;
 }
 
@@ -230,13 +259,8 @@ size_t block_gemm_scratch_bytes(const KernelSet& kernels, const PackedBlocks& w,
   return static_cast<size_t>(Scratch(w, m, tile_of(kernels, m)).bytes);
 }
 
-void run_block_gemm(const KernelSet& kernels, const PackedBlocks& w, const float* x, int64_t m,
-                    float* y, std::span<std::byte> scratch) {
-  if (m == 0 || w.n == 0) return;
-  if (w.k == 0) {
-    std::fill(y, y + m * w.n, 0.0F);
-    return;
-  }
+BlockRows quantize_rows(const KernelSet& kernels, const PackedBlocks& w, const float* x, int64_t m,
+                        std::span<std::byte> scratch) {
   const int64_t tile = tile_of(kernels, m);
   const Scratch parts(w, m, tile);
   if (scratch.size() < static_cast<size_t>(parts.bytes)) {
@@ -263,31 +287,47 @@ void run_block_gemm(const KernelSet& kernels, const PackedBlocks& w, const float
     args.rows = rows;
     kernels.quantize_blocks(args);
   });
+  return rows;
+}
 
+void multiply_panels(const KernelSet& kernels, const PackedBlocks& w, const uint8_t* panels,
+                     int64_t first, int64_t count, const BlockRows& rows, int64_t m, float* y) {
   // One row: weights worth some 10 us of memory traffic a block. More rows: up to 8 panels, which
   // share the stretch of activations in the second-level cache, but fewer where that would leave
   // less than 16 blocks to hand out.
   constexpr int64_t kBlockBytes = int64_t{1} << 18;
   constexpr int64_t kBlockMacs = 4'000'000;
-  const int64_t panels = (w.n + kPanel - 1) / kPanel;
   const int64_t by_bytes = kBlockBytes / w.panel_bytes;
   const int64_t by_macs =
-      std::max(kBlockMacs / (m * w.k * kPanel), std::clamp<int64_t>(panels / 16, 2, 8));
+      std::max(kBlockMacs / (m * w.k * kPanel), std::clamp<int64_t>(count / 16, 2, 8));
   // Even: kernels take panels in pairs.
   const int64_t width = std::max<int64_t>(2, (m == 1 ? by_bytes : by_macs) / 2 * 2);
-  parallel_for(panels, width, [&](int64_t begin, int64_t end) {
+  parallel_for(count, width, [&](int64_t begin, int64_t end) {
     BlockGemmArgs args;
     args.kernel = w.kernel;
-    args.weights = reinterpret_cast<const uint8_t*>(w.weights.raw()) + begin * w.panel_bytes;
+    args.weights = panels + begin * w.panel_bytes;
     args.panel_bytes = w.panel_bytes;
     args.k = w.k;
-    args.n = std::min(w.n, end * kPanel) - begin * kPanel;
+    args.n = std::min(w.n, (first + end) * kPanel) - (first + begin) * kPanel;
     args.m = m;
     args.rows = rows;
-    args.dst = y + begin * kPanel;
+    args.dst = y + (first + begin) * kPanel;
     args.ldc = w.n;
     kernels.block_gemm(args);
   });
+}
+
+void run_block_gemm(const KernelSet& kernels, const PackedBlocks& w, const float* x, int64_t m,
+                    float* y, std::span<std::byte> scratch) {
+  if (m == 0 || w.n == 0) return;
+  if (w.k == 0) {
+    std::fill(y, y + m * w.n, 0.0F);
+    return;
+  }
+  const BlockRows rows = quantize_rows(kernels, w, x, m, scratch);
+  const int64_t panels = (w.n + kPanel - 1) / kPanel;
+  multiply_panels(kernels, w, reinterpret_cast<const uint8_t*>(w.weights.raw()), 0, panels, rows, m,
+                  y);
 }
 
 void run_block_float(const KernelSet& kernels, const PackedBlocks& w, const float* x, int64_t m,

@@ -20,7 +20,7 @@ namespace {
         space::xor_copy, space::quantize, space::dequantize, space::binary, space::lookup,         \
         space::max_pool, space::average_pool, space::range, space::scale_row, space::wgemm,        \
         space::half_gemm, space::attend, space::activate, space::quantize_blocks, own::block_gemm, \
-        space::block_float, own::kBlockTile                                                        \
+        space::block_rows, space::block_float, own::kBlockTile                                     \
   }
 
 constexpr KernelSet kSets[] = {

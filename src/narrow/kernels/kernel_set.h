@@ -34,6 +34,7 @@ struct KernelSet {
   ActivateFn activate;
   QuantizeBlocksFn quantize_blocks;
   BlockGemmFn block_gemm;
+  BlockRowsFn block_rows;
   BlockFloatFn block_float;
   int64_t block_tile;  // rows of BlockRows that lie side by side
 };

@@ -243,6 +243,9 @@ struct HalfGemmArgs {
 };
 using HalfGemmFn = void (*)(const HalfGemmArgs& args) noexcept;
 
+/// How keys and values lie in memory. `int8`: codes with a scale for each block of a row.
+enum class KeyStore : int32_t { f32, f16, int8 };
+
 /// One stretch of keys for a tile of query rows that share them. With s = softcap(scale * q . k) +
 /// bias over the row's visible keys and m' = max(m, max s):
 ///   y   = y * e^(m - m') + sum of e^(s - m') * v
@@ -252,14 +255,19 @@ struct AttendArgs {
   const float* const* q;  // `rows` pointers
   float* const* y;        // likewise
   int64_t rows;           // at most kAttendRows
-  const void* k;          // the first key of the stretch; float, or Float16
+  const void* k;          // the first key of the stretch, as `store` says
   const void* v;
   int64_t k_row;  // elements from key to key
   int64_t v_row;
   int64_t keys;   // 1 to kAttendKeys
   int64_t width;  // of q and k
   int64_t value_width;
-  int32_t half;  // not 0: keys and values are Float16
+  KeyStore store;
+  const float* k_scales;  // of int8: those of the first key; nullptr otherwise
+  const float* v_scales;
+  int64_t k_scale_row;  // scales from key to key
+  int64_t v_scale_row;
+  int32_t scale_shift;  // 2^scale_shift numbers of a row share a scale: a multiple of 16, or all
   float scale;
   float softcap;         // 0: none
   const int64_t* begin;  // of each row: it sees keys [begin, end) of the stretch
@@ -272,8 +280,9 @@ inline constexpr int64_t kAttendRows = 32;
 inline constexpr int64_t kAttendKeys = 64;
 using AttendFn = void (*)(const AttendArgs& args) noexcept;
 
-/// y[i] = f(x[i]); y may be x. silu is x / (1 + e^-x), gelu_tanh the tanh form of gelu.
-enum class SmoothUnit : int32_t { silu, gelu_tanh };
+/// y[i] = f(x[i]); y may be x. silu is x / (1 + e^-x), gelu_tanh the tanh form of gelu, gelu the
+/// one of erf.
+enum class SmoothUnit : int32_t { silu, gelu_tanh, gelu };
 using ActivateFn = void (*)(SmoothUnit unit, const float* x, float* y, int64_t count) noexcept;
 
 // --- weights in blocks (narrow.BlockGemm)
@@ -356,6 +365,25 @@ struct BlockGemmArgs {
   int64_t ldc;
 };
 using BlockGemmFn = void (*)(const BlockGemmArgs& args) noexcept;
+
+/// The same with rows of w as the file has them, for at most kMostBlockRows rows of x, whose codes,
+/// scales and sums lie row by row.
+struct BlockRowsArgs {
+  int32_t form;  // place in block_forms()
+  const uint8_t* weights;
+  int64_t row_bytes;
+  int64_t block_bytes;
+  int64_t k;
+  int64_t n;
+  int64_t m;
+  const int8_t* codes;  // [m][k]
+  const float* scales;  // [m][k / 32]
+  const float* sums;    // [m][k / group]
+  float* dst;
+  int64_t ldc;
+};
+inline constexpr int64_t kMostBlockRows = 4;
+using BlockRowsFn = void (*)(const BlockRowsArgs& args) noexcept;
 
 /// dst[r][c] = sum over k: x[r][k] * w[c][k] in float with the weights as decode gives them, with
 /// FMA where there is one. The order of a sum depends on k alone.

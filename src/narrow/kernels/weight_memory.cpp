@@ -6,7 +6,6 @@
 #endif
 
 #include <cstdlib>
-#include <cstring>
 #include <mutex>
 #include <string>
 
@@ -20,7 +19,6 @@ constexpr size_t kHuge = size_t{2} << 20;
 // A dozen of matrices of a model of 300 million weights. What is not taken is not touched.
 constexpr size_t kChunk = size_t{32} << 20;
 
-/// Holds anything.
 std::shared_ptr<uint8_t> allocate(size_t bytes) {
   const size_t alignment = bytes < kHuge ? kAlign : kHuge;
   const size_t rounded = (bytes / alignment + 1) * alignment;
@@ -62,9 +60,7 @@ std::shared_ptr<uint8_t> piece_of_chunk(size_t bytes) {
 
 std::shared_ptr<uint8_t> weight_memory(size_t bytes) {
   // Chunks waste a quarter at most.
-  std::shared_ptr<uint8_t> memory = bytes > kChunk / 4 ? allocate(bytes) : piece_of_chunk(bytes);
-  std::memset(memory.get(), 0, bytes);
-  return memory;
+  return bytes > kChunk / 4 ? allocate(bytes) : piece_of_chunk(bytes);
 }
 
 }  // namespace narrow::kernels

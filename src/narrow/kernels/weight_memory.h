@@ -8,10 +8,10 @@
 
 namespace narrow::kernels {
 
-/// Zeros, aligned to 64 bytes, in huge pages where the system has them: without them a core reads 5
-/// to 30 % less per second (virtual machine, AMD EPYC 9004). Small pieces stand behind each other
-/// in chunks, each of which is freed when the last of its pieces is. Any thread may ask. Throws
-/// resource_exhausted.
+/// Holds anything, aligned to 64 bytes, in huge pages where the system has them: without them a
+/// core reads 5 to 30 % less per second (virtual machine, AMD EPYC 9004). Small pieces stand behind
+/// each other in chunks, each of which is freed when the last of its pieces is. Any thread may ask.
+/// Throws resource_exhausted.
 std::shared_ptr<uint8_t> weight_memory(size_t bytes);
 
 }  // namespace narrow::kernels

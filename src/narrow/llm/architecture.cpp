@@ -166,7 +166,7 @@ constexpr std::string_view kBertTypes[] = {"bert"};
 constexpr std::string_view kModelPrefixes[] = {"model.", "", "language_model.model.",
                                                "model.language_model."};
 constexpr std::string_view kGpt2Prefixes[] = {"transformer.", ""};
-constexpr std::string_view kBertPrefixes[] = {"bert.", ""};
+constexpr std::string_view kBertPrefixes[] = {"", "bert."};
 
 // Frequencies that follow from the config; of gemma3 the parts that see pictures.
 constexpr std::string_view kRopeUnused[] = {"rotary_emb.inv_freq"};
@@ -178,15 +178,22 @@ constexpr std::string_view kBertUnused[] = {"embeddings.position_ids", "pooler."
                                             "classifier."};
 
 constexpr Architecture kArchitectures[] = {
-    {"llama", kLlamaTypes, "LlamaForCausalLM", kModelPrefixes, kRopeUnused, kLlama, true},
-    {"qwen2", kQwen2Types, "Qwen2ForCausalLM", kModelPrefixes, kRopeUnused, kQwen2},
-    {"qwen3", kQwen3Types, "Qwen3ForCausalLM", kModelPrefixes, kRopeUnused, kQwen3},
-    {"gemma2", kGemma2Types, "Gemma2ForCausalLM", kModelPrefixes, kRopeUnused, kGemma, false, 2,
-     true},
-    {"gemma3", kGemma3Types, "Gemma3ForCausalLM", kModelPrefixes, kGemma3Unused, kGemma, false, 6,
-     true},
-    {"gpt2", kGpt2Types, "GPT2LMHeadModel", kGpt2Prefixes, kGpt2Unused, kGpt2},
-    {"bert", kBertTypes, "BertModel", kBertPrefixes, kBertUnused, kBert},
+    {"llama", kLlamaTypes, "LlamaForCausalLM",
+     "llama 3's scaling of frequencies, linear scaling, windows, biases", kModelPrefixes,
+     kRopeUnused, kLlama, true},
+    {"qwen2", kQwen2Types, "Qwen2ForCausalLM", "biases of query, key, value", kModelPrefixes,
+     kRopeUnused, kQwen2},
+    {"qwen3", kQwen3Types, "Qwen3ForCausalLM", "heads are normalized", kModelPrefixes, kRopeUnused,
+     kQwen3},
+    {"gemma2", kGemma2Types, "Gemma2ForCausalLM",
+     "norms on both sides, soft caps, every other layer has a window", kModelPrefixes, kRopeUnused,
+     kGemma, false, 2, true},
+    {"gemma3", kGemma3Types, "Gemma3ForCausalLM",
+     "five of six layers have a window and a rotation of their own", kModelPrefixes, kGemma3Unused,
+     kGemma, false, 6, true},
+    {"gpt2", kGpt2Types, "GPT2LMHeadModel", "learned positions, matrices stored [in, out]",
+     kGpt2Prefixes, kGpt2Unused, kGpt2},
+    {"bert", kBertTypes, "BertModel", "an encoder", kBertPrefixes, kBertUnused, kBert},
 };
 
 int64_t value_of(const ModelConfig& c, Size size) {

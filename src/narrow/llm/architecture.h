@@ -62,6 +62,7 @@ struct Architecture {
   std::string_view name;                       // GGUF's general.architecture
   std::span<const std::string_view> hf_types;  // config.json's model_type; the first is written
   std::string_view hf_class;                   // config.json's architectures, when written
+  std::string_view special;                    // for people: what sets it apart
   std::span<const std::string_view> prefixes;  // of Hugging Face's names, one of them
   std::span<const std::string_view> unused;    // parts of names of tensors that are not needed
   std::span<const TensorRow> tensors;

@@ -10,6 +10,7 @@
 #include "narrow/core/file.h"
 #include "narrow/core/parallel.h"
 #include "narrow/formats/safetensors/safetensors.h"
+#include "narrow/llm/sentence_settings.h"
 #include "narrow/llm/tokenizer/gguf_tokenizer.h"
 #include "narrow/llm/tokenizer/tokenizer_json.h"
 #include "narrow/llm/vocabulary.h"
@@ -57,6 +58,23 @@ int64_t half_rotation_row(int64_t row, int64_t head_dim) {
   return row - in_head + in_head % 2 * (head_dim / 2) + in_head / 2;
 }
 
+/// One that is not known matters to who wants vectors, not here.
+Pooling pooling_in(const fs::path& folder) {
+  try {
+    return read_sentence_settings(texts_in_folder(folder)).pooling.value_or(Pooling::none);
+  } catch (const Error& e) {
+    if (e.code() != ErrorCode::unsupported) throw;
+    return Pooling::none;
+  }
+}
+
+/// The way back: row of GGUF that row `row` of a file with half rotation is.
+int64_t interleaved_row(int64_t row, int64_t head_dim) {
+  const int64_t in_head = row % head_dim;
+  const int64_t half = head_dim / 2;
+  return row - in_head + in_head % half * 2 + in_head / half;
+}
+
 bool is_rotated(Difference d) {
   return d == Difference::rotation_q || d == Difference::rotation_k;
 }
@@ -81,6 +99,7 @@ struct Checkpoint::Impl {
   std::optional<Stored> stored(const std::string& name) const;
   std::vector<std::string> names() const;
   std::string stored_name(const TensorRow& row, int64_t layer, const std::string& prefix) const;
+  std::string hf_name(const TensorRow& row, int64_t layer) const;
   void add(const TensorRow& row, int64_t layer, const std::string& prefix,
            std::vector<std::string>& missing);
   void check_shape(const TensorRow& row, const CheckpointTensor& t, const Stored& s) const;
@@ -113,6 +132,7 @@ void Checkpoint::Impl::open_folder(const fs::path& where, const fs::path& weight
   };
   config = config_from_hf(read_text(config_path), has_tensor);
   config.name = fs::weakly_canonical(where).filename().string();
+  config.pooling = pooling_in(where);
   architecture = find_architecture(config.architecture);
   collect(find_prefix());
 }
@@ -163,6 +183,13 @@ std::string Checkpoint::Impl::stored_name(const TensorRow& row, int64_t layer,
   return name;
 }
 
+/// What Hugging Face's files call a tensor of a GGUF file; empty where they have none.
+std::string Checkpoint::Impl::hf_name(const TensorRow& row, int64_t layer) const {
+  if (row.difference == Difference::computed) return {};
+  if (row.hf.starts_with('/')) return std::string(row.hf.substr(1));
+  return std::string(architecture->prefixes.front()) + name_of(row.hf, layer);
+}
+
 void Checkpoint::Impl::check_shape(const TensorRow& row, const CheckpointTensor& t,
                                    const Stored& s) const {
   Dims wanted = t.dims;
@@ -172,7 +199,7 @@ void Checkpoint::Impl::check_shape(const TensorRow& row, const CheckpointTensor&
   if (row.columns != Size::none) why += ", " + describe(config, row.columns);
   throw Error(ErrorCode::corrupt_data,
               fmt::format("tensor '{}' is {}, but the config makes it {} ({})", t.stored_name,
-                          to_string(s.dims), to_string(wanted), why));
+                          narrow::to_string(s.dims), narrow::to_string(wanted), why));
 }
 
 void Checkpoint::Impl::add(const TensorRow& row, int64_t layer, const std::string& prefix,
@@ -181,6 +208,7 @@ void Checkpoint::Impl::add(const TensorRow& row, int64_t layer, const std::strin
   t.name = name_of(row.gguf, layer);
   t.dims = dims_of(config, row);
   t.difference = gguf ? Difference::none : row.difference;
+  t.hf_difference = row.difference;
   std::span<const std::byte> data;
   if (t.difference == Difference::computed) {
     data = std::as_bytes(std::span(config.rope_divisors));
@@ -193,6 +221,7 @@ void Checkpoint::Impl::add(const TensorRow& row, int64_t layer, const std::strin
     }
     check_shape(row, t, *s);
     t.type = s->type;
+    t.hf_name = gguf ? hf_name(row, layer) : t.stored_name;
     data = s->bytes;
     used.insert(t.stored_name);
   }
@@ -292,6 +321,10 @@ bool Checkpoint::is_gguf() const {
   return impl_->gguf != nullptr;
 }
 
+const fs::path& Checkpoint::folder() const {
+  return impl_->folder;
+}
+
 const ModelConfig& Checkpoint::config() const {
   return impl_->config;
 }
@@ -366,7 +399,7 @@ void Checkpoint::read_rows(std::string_view name, int64_t first, int64_t count,
       out.size() != static_cast<size_t>(count * t.columns())) {
     throw Error(ErrorCode::invalid_argument,
                 fmt::format("rows {}..{} of '{}' {} into {} floats", first, first + count, name,
-                            to_string(t.dims), out.size()));
+                            narrow::to_string(t.dims), out.size()));
   }
   if (t.difference == Difference::transposed) {
     read_columns(t, bytes, first, count, out);
@@ -380,6 +413,74 @@ void Checkpoint::read_rows(std::string_view name, int64_t first, int64_t count,
   }
   if (t.difference == Difference::minus_one) {
     for (float& x : out) x += 1.0F;
+  }
+}
+
+Dims Checkpoint::hf_dims(const CheckpointTensor& t) const {
+  Dims dims = t.dims;
+  if (t.hf_difference == Difference::transposed) std::swap(dims[0], dims[1]);
+  return dims;
+}
+
+namespace {
+
+/// Columns [first, first + count) of a matrix as rows.
+void read_transposed(const Checkpoint& model, const CheckpointTensor& t, int64_t first,
+                     int64_t count, std::span<float> out) {
+  const int64_t length = t.rows();
+  std::vector<float> row(static_cast<size_t>(t.columns()));
+  for (int64_t r = 0; r < length; ++r) {
+    model.read_rows(t.name, r, 1, row);
+    for (int64_t c = 0; c < count; ++c) {
+      out[static_cast<size_t>(c * length + r)] = row[static_cast<size_t>(first + c)];
+    }
+  }
+}
+
+void read_half_rotated(const Checkpoint& model, const CheckpointTensor& t, int64_t first,
+                       int64_t count, std::span<float> out) {
+  const int64_t head_dim = model.config().head_dim;
+  if (t.dims.size() == 1) {
+    std::vector<float> row(out.size());
+    model.read_rows(t.name, 0, 1, row);
+    for (int64_t i = 0; i < t.columns(); ++i) {
+      out[static_cast<size_t>(i)] = row[static_cast<size_t>(interleaved_row(i, head_dim))];
+    }
+    return;
+  }
+  const auto columns = static_cast<size_t>(t.columns());
+  for (int64_t r = 0; r < count; ++r) {
+    model.read_rows(t.name, interleaved_row(first + r, head_dim), 1,
+                    out.subspan(static_cast<size_t>(r) * columns, columns));
+  }
+}
+
+}  // namespace
+
+void Checkpoint::read_hf_rows(const CheckpointTensor& t, int64_t first, int64_t count,
+                              std::span<float> out) const {
+  const Dims dims = hf_dims(t);
+  const int64_t rows = dims.size() < 2 ? 1 : dims.front();
+  if (first < 0 || count < 0 || count > rows - first ||
+      out.size() != static_cast<size_t>(count * dims.back())) {
+    throw Error(ErrorCode::invalid_argument,
+                fmt::format("rows {}..{} of '{}' {} into {} floats", first, first + count,
+                            t.hf_name, narrow::to_string(dims), out.size()));
+  }
+  if (!is_gguf()) {
+    const size_t size = row_bytes(t.type, dims.back());
+    decode_rows(t.type,
+                impl_->bytes[impl_->at(t.name)].subspan(static_cast<size_t>(first) * size,
+                                                        static_cast<size_t>(count) * size),
+                dims.back(), out);
+  } else if (t.hf_difference == Difference::transposed) {
+    read_transposed(*this, t, first, count, out);
+  } else if (is_rotated(t.hf_difference)) {
+    read_half_rotated(*this, t, first, count, out);
+  } else {
+    read_rows(t.name, first, count, out);
+    if (t.hf_difference != Difference::minus_one) return;
+    for (float& x : out) x -= 1.0F;
   }
 }
 
@@ -409,10 +510,7 @@ GgufMetadata Checkpoint::gguf_metadata() const {
     metadata.emplace_back("tokenizer.ggml.model", GgufValue::string("none"));
     return metadata;
   }
-  TokenizerData data = read_tokenizer(impl_->folder);
-  if (data.special.bos < 0) data.special.bos = impl_->config.bos;
-  if (data.special.eos.empty()) data.special.eos = impl_->config.eos;
-  append_vocabulary(make_vocabulary(data, impl_->config.vocab_size), metadata);
+  append_vocabulary(make_vocabulary(tokenizer_data(), impl_->config.vocab_size), metadata);
   return metadata;
 }
 
@@ -422,12 +520,12 @@ bool Checkpoint::has_tokenizer() const {
          fs::exists(impl_->folder / "tokenizer.model");
 }
 
-Tokenizer Checkpoint::tokenizer() const {
-  if (impl_->gguf) return Tokenizer(tokenizer_data_from_gguf(vocabulary_of(*impl_->gguf)));
+TokenizerData Checkpoint::tokenizer_data() const {
+  if (impl_->gguf) return tokenizer_data_from_gguf(vocabulary_of(*impl_->gguf));
   TokenizerData data = read_tokenizer(impl_->folder);
   if (data.special.bos < 0) data.special.bos = impl_->config.bos;
   if (data.special.eos.empty()) data.special.eos = impl_->config.eos;
-  return Tokenizer(std::move(data));
+  return data;
 }
 
 }  // namespace narrow::llm

@@ -33,6 +33,9 @@ struct CheckpointTensor {
   Dims dims;                        // of the model, [out, in] or [n]; `raw` may be transposed
   BlockType type = BlockType::f32;  // f32, f16, bf16, or a block type of a GGUF file
   Difference difference = Difference::none;  // of the stored bytes from what GGUF would have
+  // As Hugging Face's files have it: its name (empty: they do not), and how it differs from GGUF.
+  std::string hf_name;
+  Difference hf_difference = Difference::none;
 
   int64_t rows() const { return dims.size() < 2 ? 1 : dims.front(); }
   int64_t columns() const { return dims.back(); }
@@ -56,6 +59,8 @@ class Checkpoint {
 
   const std::filesystem::path& path() const;
   bool is_gguf() const;
+  /// Of the Hugging Face model's files; empty for a GGUF file.
+  const std::filesystem::path& folder() const;
   const ModelConfig& config() const;
 
   /// In the order of the model: embedding, layers, output.
@@ -74,6 +79,12 @@ class Checkpoint {
   /// size.
   void read_rows(std::string_view name, int64_t first, int64_t count, std::span<float> out,
                  RowOrder order = RowOrder::gguf) const;
+  /// Rows of the tensor as Hugging Face's files have it, [in, out] where it is transposed there, in
+  /// their order and less one where they are; a vector is one row. Of a file of theirs: what it
+  /// says.
+  void read_hf_rows(const CheckpointTensor& tensor, int64_t first, int64_t count,
+                    std::span<float> out) const;
+  Dims hf_dims(const CheckpointTensor& tensor) const;
   /// All rows, float32.
   Tensor read(std::string_view name, RowOrder order = RowOrder::gguf) const;
 
@@ -84,7 +95,8 @@ class Checkpoint {
 
   bool has_tokenizer() const;
   /// Throws not_found when there is none.
-  Tokenizer tokenizer() const;
+  TokenizerData tokenizer_data() const;
+  Tokenizer tokenizer() const { return Tokenizer(tokenizer_data()); }
 
  private:
   struct Impl;

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "narrow/core/error.h"
+#include "narrow/core/memory.h"
 
 namespace narrow::llm {
 
@@ -15,9 +16,11 @@ LanguageModel LanguageModel::open(const std::filesystem::path& path) {
 
 LanguageModel::LanguageModel(Checkpoint checkpoint) : checkpoint_(std::move(checkpoint)) {}
 
-Session LanguageModel::make_session(const GraphOptions& options, int threads) const {
+Session LanguageModel::make_session(const GraphOptions& options, const LoadOptions& load) const {
   SessionOptions session;
-  session.threads = threads;
+  session.threads = load.threads;
+  session.repack = load.repack;
+  session.progress = load.progress;
   session.states = state_pairs(config(), options);
   return Session(build_graph(checkpoint_, options), std::move(session));
 }
@@ -55,6 +58,15 @@ Sequence Sequence::clone() const {
   return copy;
 }
 
+MemoryPlan memory_plan(const ModelConfig& config, const DecoderOptions& options) {
+  MemoryPlan plan;
+  plan.cache = options.cache;
+  plan.capacity = options.capacity > 0 ? options.capacity : config.context;
+  plan.tokens = std::min(std::max<int64_t>(1, options.chunk), plan.capacity);
+  plan.repack = options.repack;
+  return plan;
+}
+
 CachedDecoder::CachedDecoder(const LanguageModel& model, const DecoderOptions& options)
     : options_(options), vocab_size_(model.config().vocab_size) {
   if (options.cache == CacheType::none || !model.config().causal) {
@@ -63,8 +75,11 @@ CachedDecoder::CachedDecoder(const LanguageModel& model, const DecoderOptions& o
   }
   if (options_.capacity == 0) options_.capacity = model.config().context;
   options_.chunk = std::max<int64_t>(1, options_.chunk);
+  const MemoryPlan memory = memory_plan(model.config(), options_);
+  check_memory(memory_need(model.checkpoint(), memory), memory, available_memory());
   const GraphOptions graph{options_.cache, options_.capacity, kLastLogit, options_.activations};
-  session_ = std::make_shared<const Session>(model.make_session(graph, options_.threads));
+  session_ = std::make_shared<const Session>(
+      model.make_session(graph, {options_.threads, options_.repack, options_.progress}));
 }
 
 Sequence CachedDecoder::start() const {

@@ -13,11 +13,21 @@
 #include <memory>
 #include <span>
 
+#include "narrow/core/progress.h"
 #include "narrow/llm/architectures/build.h"
 #include "narrow/llm/checkpoint.h"
+#include "narrow/llm/memory.h"
 #include "narrow/runtime/session.h"
 
 namespace narrow::llm {
+
+struct LoadOptions {
+  int threads = 0;
+  /// Weights in blocks are copied into the kernels' layout. Off: they stay in the mapped file,
+  /// which takes no memory beside it and no time to load, and is slower to compute with.
+  bool repack = true;
+  Progress progress;  // "load"
+};
 
 /// Copies share everything; any number of threads may use one.
 class LanguageModel {
@@ -29,9 +39,9 @@ class LanguageModel {
   const Checkpoint& checkpoint() const { return checkpoint_; }
   const ModelConfig& config() const { return checkpoint_.config(); }
 
-  /// A session over build_graph(checkpoint, options), its caches declared as states. 16-bit and
-  /// block weights stay in the mapped file.
-  Session make_session(const GraphOptions& options, int threads = 0) const;
+  /// A session over build_graph(checkpoint, options), its caches declared as states. 16-bit weights
+  /// stay in the mapped file, and those in blocks where `load` says so.
+  Session make_session(const GraphOptions& options, const LoadOptions& load = {}) const;
 
   /// Logits [length, vocab_size] of every token of a decoder, without a cache. Makes a session of
   /// its own: for tests and single uses.
@@ -50,7 +60,12 @@ struct DecoderOptions {
   int64_t chunk = 512;               // tokens of a prompt at once
   int threads = 0;
   Activations activations = Activations::quantized;
+  bool repack = true;  // as in LoadOptions
+  Progress progress;   // of loading
 };
+
+/// With one sequence, for memory_need().
+MemoryPlan memory_plan(const ModelConfig& config, const DecoderOptions& options);
 
 /// Tokens that have been read, in the cache of one decoder.
 class Sequence {
@@ -71,7 +86,8 @@ class Sequence {
 /// Decoding with a cache; serves any number of sequences, also at the same time.
 class CachedDecoder {
  public:
-  /// Throws invalid_argument for a cache of type none, and for an encoder.
+  /// Throws invalid_argument for a cache of type none, and for an encoder; resource_exhausted,
+  /// before anything is loaded, where a sequence of full length cannot fit the memory.
   explicit CachedDecoder(const LanguageModel& model, const DecoderOptions& options = {});
 
   Sequence start() const;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "narrow/core/error.h"
+#include "narrow/core/memory.h"
 #include "narrow/core/parallel.h"
 
 namespace narrow::llm {
@@ -48,27 +49,6 @@ std::vector<Window> windows_of(int64_t tokens, const PerplexityOptions& o) {
     scored = end;
   }
   return windows;
-}
-
-void check_options(const LanguageModel& model, int64_t tokens, const PerplexityOptions& o,
-                   const LanguageModel* reference) {
-  const auto refuse = [](const std::string& message, const std::string& hint = {}) {
-    throw Error(ErrorCode::invalid_argument, message, hint);
-  };
-  if (o.context < 4 || o.stride < 0 || o.stride > o.context || o.chunks < 0) {
-    refuse(fmt::format("a context of {} and a stride of {}", o.context, o.stride),
-           "the context is at least 4, the stride at most the context");
-  }
-  const int64_t needed = o.windows == Windows::halves ? o.context : 2;
-  if (tokens < needed) {
-    refuse(fmt::format("the text has {} tokens, a chunk takes {}", tokens, needed),
-           "give a longer text or a shorter context");
-  }
-  if (reference && reference->config().vocab_size != model.config().vocab_size) {
-    refuse(fmt::format("the reference has {} tokens in its vocabulary, the model {}",
-                       reference->config().vocab_size, model.config().vocab_size),
-           "compare models of one tokenizer");
-  }
 }
 
 /// ln of the sum of e^x, and where the largest stands.
@@ -153,19 +133,21 @@ Divergence divergence_of(const std::vector<TokenScore>& scores) {
 class Runner {
  public:
   Runner(const LanguageModel& model, const LanguageModel* reference, std::span<const int32_t> ids,
-         const PerplexityOptions& options)
-      : model_(model), reference_(reference), ids_(ids), options_(options) {}
+         const PerplexityOptions& options, const Progress& progress)
+      : model_(model), reference_(reference), ids_(ids), options_(options), progress_(progress) {}
 
   void run(std::span<const Window> windows, std::vector<TokenScore>& scores);
 
  private:
   void prepare(const Window& window);
+  Tensor logits(const Session& session, const std::vector<Tensor>& inputs, int64_t batch) const;
   Tensor inputs_of(std::span<const Window> windows) const;
 
   const LanguageModel& model_;
   const LanguageModel* reference_;
   std::span<const int32_t> ids_;
   PerplexityOptions options_;
+  const Progress& progress_;
   int64_t first_ = -1;  // of the sessions
   std::optional<Session> session_;
   std::optional<Session> reference_session_;
@@ -177,9 +159,20 @@ void Runner::prepare(const Window& window) {
   graph.capacity = options_.context;
   graph.first_logit = window.first;
   graph.activations = options_.activations;
-  session_.emplace(model_.make_session(graph, options_.threads));
-  if (reference_) reference_session_.emplace(reference_->make_session(graph, options_.threads));
+  graph.cache = options_.cache;
+  const LoadOptions load{options_.threads, options_.repack, progress_};
+  session_.emplace(model_.make_session(graph, load));
+  graph.cache = CacheType::none;
+  if (reference_) reference_session_.emplace(reference_->make_session(graph, load));
   first_ = window.first;
+}
+
+/// A cache begins empty: what is left of other windows stands behind the tokens of this one.
+Tensor Runner::logits(const Session& session, const std::vector<Tensor>& inputs,
+                      int64_t batch) const {
+  if (options_.cache == CacheType::none) return session.run(inputs).front();
+  State state = session.make_state({{"batch", batch}});
+  return session.run(inputs, state).front();
 }
 
 Tensor Runner::inputs_of(std::span<const Window> windows) const {
@@ -198,7 +191,7 @@ void Runner::run(std::span<const Window> windows, std::vector<TokenScore>& score
   prepare(one);
   const auto batch = static_cast<int64_t>(windows.size());
   const std::vector<Tensor> inputs{inputs_of(windows), Tensor(DType::int64, {batch})};
-  const Tensor own = session_->run(inputs).front();
+  const Tensor own = logits(*session_, inputs, batch);
   Tensor other;
   if (reference_) other = reference_session_->run(inputs).front();
   const int64_t vocab = own.dim(2);
@@ -228,20 +221,70 @@ int64_t batch_size(const Window& window, int64_t vocab, const PerplexityOptions&
   return std::max<int64_t>(1, std::min(options.batch_tokens / window.length, by_memory));
 }
 
+void check_memory(const LanguageModel& model, const LanguageModel* reference,
+                  const PerplexityOptions& options) {
+  const uint64_t available = available_memory();
+  const auto need_of = [&](const LanguageModel& of) {
+    return memory_need(of.checkpoint(), memory_plan(of.config(), options));
+  };
+  MemoryNeed need = need_of(model);
+  if (reference) {
+    const MemoryNeed other = need_of(*reference);
+    need.packed_bytes += other.packed_bytes;
+    need.work_bytes += other.work_bytes;
+  }
+  llm::check_memory(need, memory_plan(model.config(), options), available);
+}
+
 }  // namespace
+
+MemoryPlan memory_plan(const ModelConfig& config, const PerplexityOptions& options) {
+  const bool halves = options.windows == Windows::halves;
+  const Window window{0, options.context, halves ? options.context / 2 : 0};
+  MemoryPlan plan;
+  plan.cache = options.cache;
+  plan.capacity = options.context;
+  plan.sequences = batch_size(window, config.vocab_size, options);
+  plan.tokens = options.context;
+  plan.logit_rows = window.length - window.first;
+  plan.repack = options.repack;
+  return plan;
+}
 
 int32_t chunk_bos(const Tokenizer& tokenizer) {
   const int32_t bos = tokenizer.special().bos;
   return bos >= 0 && !tokenizer.is_end(bos) ? bos : -1;
 }
 
+void check_perplexity(const LanguageModel& model, int64_t tokens, const PerplexityOptions& o,
+                      const LanguageModel* reference) {
+  const auto refuse = [](const std::string& message, const std::string& hint = {}) {
+    throw Error(ErrorCode::invalid_argument, message, hint);
+  };
+  if (o.context < 4 || o.stride < 0 || o.stride > o.context || o.chunks < 0) {
+    refuse(fmt::format("a context of {} and a stride of {}", o.context, o.stride),
+           "the context is at least 4, the stride at most the context");
+  }
+  const int64_t needed = o.windows == Windows::halves ? o.context : 2;
+  if (tokens < needed) {
+    refuse(fmt::format("the text has {} tokens, a chunk takes {}", tokens, needed),
+           "give a longer text or a shorter context");
+  }
+  if (reference && reference->config().vocab_size != model.config().vocab_size) {
+    refuse(fmt::format("the reference has {} tokens in its vocabulary, the model {}",
+                       reference->config().vocab_size, model.config().vocab_size),
+           "compare models of one tokenizer");
+  }
+}
+
 PerplexityResult perplexity(const LanguageModel& model, std::span<const int32_t> ids,
                             const PerplexityOptions& options, const LanguageModel* reference,
                             const Progress& progress) {
   const auto tokens = static_cast<int64_t>(ids.size());
-  check_options(model, tokens, options, reference);
+  check_perplexity(model, tokens, options, reference);
   const std::vector<Window> windows = windows_of(tokens, options);
-  Runner runner(model, reference, ids, options);
+  check_memory(model, reference, options);
+  Runner runner(model, reference, ids, options, progress);
   std::vector<TokenScore> scores;
   const auto count = static_cast<int64_t>(windows.size());
   for (int64_t done = 0; done < count;) {

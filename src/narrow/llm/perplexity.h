@@ -37,6 +37,9 @@ struct PerplexityOptions {
   int64_t batch_tokens = 2048;
   int threads = 0;
   Activations activations = Activations::quantized;
+  /// Keys and values go through such a cache, whose rounding counts then; none: as they are.
+  CacheType cache = CacheType::none;
+  bool repack = true;  // as in LoadOptions
 };
 
 /// A mean and its standard error.
@@ -68,9 +71,16 @@ struct PerplexityResult {
 /// ends texts too (gpt2's), or -1.
 int32_t chunk_bos(const Tokenizer& tokenizer);
 
+/// Of the model alone, for memory_need().
+MemoryPlan memory_plan(const ModelConfig& config, const PerplexityOptions& options);
+
 /// Throws invalid_argument for fewer tokens than one chunk or options that make no sense, and where
-/// reference and model have vocabularies of different sizes; numeric_failure for logits that are
-/// not finite.
+/// reference and model have vocabularies of different sizes.
+void check_perplexity(const LanguageModel& model, int64_t tokens, const PerplexityOptions& options,
+                      const LanguageModel* reference = nullptr);
+
+/// Throws as check_perplexity() does; resource_exhausted, before anything is loaded, where model
+/// (and reference) cannot fit the memory; and numeric_failure for logits that are not finite.
 PerplexityResult perplexity(const LanguageModel& model, std::span<const int32_t> ids,
                             const PerplexityOptions& options,
                             const LanguageModel* reference = nullptr,

@@ -46,12 +46,6 @@ void check(const SpeedOptions& options, int64_t capacity) {
   }
 }
 
-/// Keys and values of one token in all layers.
-uint64_t cache_bytes_per_token(const ModelConfig& config, CacheType cache) {
-  const uint64_t element = cache == CacheType::f32 ? 4 : 2;
-  return static_cast<uint64_t>(config.layers * config.kv_size()) * 2 * element;
-}
-
 }  // namespace
 
 uint64_t weight_bytes_per_token(const Checkpoint& checkpoint) {
@@ -69,6 +63,7 @@ double measure_memory_read(int threads) {
   // Where weights are: in huge pages. Looking for a byte that is not there is the fastest way to
   // read that the C library has on every CPU.
   const std::shared_ptr<uint8_t> memory = kernels::weight_memory(kReadBytes);
+  std::memset(memory.get(), 0, kReadBytes);
   double best = std::numeric_limits<double>::infinity();
   for (int i = 0; i < kReads; ++i) {
     std::atomic<int> found{0};
@@ -125,9 +120,9 @@ SpeedResult measure_speed(const LanguageModel& model, const SpeedOptions& option
   }
   result.prefill_tokens_per_second = static_cast<double>(options.prompt_tokens) / median(prefill);
   result.decode_tokens_per_second = static_cast<double>(options.new_tokens) / median(decode);
-  const auto cached = static_cast<uint64_t>(options.prompt_tokens + options.new_tokens / 2);
+  const int64_t cached = options.prompt_tokens + options.new_tokens / 2;
   result.bytes_per_token = weight_bytes_per_token(model.checkpoint()) +
-                           cached * cache_bytes_per_token(model.config(), decoder_options.cache);
+                           cache_bytes(model.config(), decoder_options.cache, cached);
   result.achieved_gb_per_s =
       static_cast<double>(result.bytes_per_token) * 1e-9 * result.decode_tokens_per_second;
   return result;

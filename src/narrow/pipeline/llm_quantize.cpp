@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <chrono>
 #include <cmath>
 #include <map>
@@ -14,11 +13,11 @@
 #include "narrow/core/error.h"
 #include "narrow/core/hash.h"
 #include "narrow/core/parallel.h"
-#include "narrow/core/suggest.h"
 #include "narrow/evaluate/bench.h"
 #include "narrow/formats/gguf/importance.h"
 #include "narrow/pipeline/weight_journal.h"
 #include "narrow/pipeline/weight_source.h"
+#include "narrow/pipeline/weight_totals.h"
 
 namespace narrow {
 namespace {
@@ -73,10 +72,13 @@ class LlmQuantizer {
                       double* errors) const;
   std::string source_hash(size_t i) const;
   void fill_report(const std::vector<JournalEntry>& entries);
+  void fill_totals(const std::vector<JournalEntry>& entries);
+  void evaluate();
   void clean_up() const;
 
   const LlmQuantizeJob& job_;
   ThreadLimit threads_;
+  std::optional<LlmEvaluation> evaluation_;
   std::unique_ptr<WeightSource> source_;
   const FileFormat* format_ = nullptr;
   ModelTraits traits_;
@@ -100,6 +102,14 @@ LlmQuantizer::LlmQuantizer(const LlmQuantizeJob& job)
                : fmt::format("method {} uses no statistics", to_string(job.method)),
            job.statistics.empty() ? "add --statistics FILE (an importance matrix)"
                                   : "leave --statistics out, or choose --method importance");
+  }
+  if (job.evaluation) {
+    if (job.max_memory > 0) {
+      refuse("the evaluation runs both models whole and knows no limit of memory",
+             "leave --max-memory or the text out; narrow perplexity OUT --reference MODEL measures "
+             "afterwards");
+    }
+    evaluation_.emplace(job.model, *job.evaluation, job.threads);
   }
   traits_ = model_traits(source_->metadata());
   if (!job.statistics.empty()) {
@@ -421,12 +431,9 @@ JournalEntry LlmQuantizer::write_tensor(GgufWriter& writer, size_t i) {
   return entry;
 }
 
-void LlmQuantizer::fill_report(const std::vector<JournalEntry>& entries) {
-  std::map<std::string, WeightTypeTotal> totals;
-  double bits = 0;
-  double squares = 0;
-  double errors = 0;
-  uint64_t bytes = 0;
+void LlmQuantizer::fill_totals(const std::vector<JournalEntry>& entries) {
+  WeightTotals totals;
+  totals.report = std::move(report_);
   bool quantized = false;
   for (size_t i = 0; i < plans_.size(); ++i) {
     const WeightInfo& t = source_->tensors()[i];
@@ -442,32 +449,40 @@ void LlmQuantizer::fill_report(const std::vector<JournalEntry>& entries) {
     if (p.choice.wanted) w.wanted = gguf_type(*p.choice.wanted).name;
     w.bytes = layout_.sizes[i];
     w.importance = !p.importance.empty();
-    if (e.squares > 0) w.relative_rmse = std::sqrt(e.errors / e.squares);
-    WeightTypeTotal& total = totals[w.type];
-    total.type = w.type;
-    ++total.tensors;
-    total.elements += t.elements();
-    total.bytes += w.bytes;
-    bytes += w.bytes;
-    report_.elements += t.elements();
     const double each =
         type.codec ? nominal_bits(*type.codec) : 8.0 * type.block_bytes / type.block_values;
-    bits += each * static_cast<double>(t.elements());
-    if (type.codec && !is_float(*type.codec) && !p.copy) {
-      quantized = true;
-      squares += e.squares;
-      errors += e.errors;
-    }
-    report_.tensors.push_back(std::move(w));
+    const bool rounded = type.codec && !is_float(*type.codec) && !p.copy;
+    quantized = quantized || rounded;
+    totals.add(std::move(w), each, {e.squares, e.errors, rounded});
   }
-  for (auto& [name, total] : totals) report_.types.push_back(total);
-  std::stable_sort(report_.types.begin(), report_.types.end(),
-                   [](const auto& a, const auto& b) { return a.bytes > b.bytes; });
-  const auto elements = static_cast<double>(std::max<int64_t>(report_.elements, 1));
-  report_.nominal_bits = bits / elements;
-  report_.stored_bits = 8.0 * static_cast<double>(bytes) / elements;
-  if (squares > 0) report_.relative_rmse = std::sqrt(errors / squares);
+  report_ = totals.finish();
   if (quantized) report_.method = to_string(job_.method);
+}
+
+void LlmQuantizer::fill_report(const std::vector<JournalEntry>& entries) {
+  report_.model = job_.model.string();
+  report_.output = job_.output.string();
+  report_.architecture = traits_.architecture;
+  report_.format = format_ != nullptr ? format_->name : "as it is";
+  report_.statistics = job_.statistics.string();
+  report_.source_bytes = source_->file_bytes();
+  report_.output_bytes = fs::file_size(partial_path(job_.output));
+  fill_totals(entries);
+}
+
+/// Of the whole file, before it gets its name.
+void LlmQuantizer::evaluate() {
+  if (!evaluation_) return;
+  report_.evaluation = evaluation_->measure(partial_path(job_.output), job_.progress);
+  report_.stages.push_back({"evaluate", report_.evaluation->seconds});
+  report_.refusal = evaluation_->gate_failure(*report_.evaluation);
+  if (report_.refusal.empty()) return;
+  report_.output.clear();
+  report_.peak_rss_bytes = peak_rss_bytes();
+  throw WeightsBelowTarget(report_.refusal,
+                           "choose a format of more bits, add --statistics, or give the worst "
+                           "tensors of the report more with --tensor-type",
+                           report_);
 }
 
 void LlmQuantizer::clean_up() const {
@@ -494,6 +509,10 @@ WeightsReport LlmQuantizer::run() {
       done += source_->tensors()[i].elements();
       job_.progress.report(format_ != nullptr ? "quantize" : "convert", done, total);
     }
+    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+    report_.stages = {{format_ != nullptr ? "quantize" : "convert", seconds.count()}};
+    fill_report(entries);
+    evaluate();
     writer.commit();
   } catch (const Error& e) {
     // What is finished stays for --resume where the cause can go away.
@@ -504,75 +523,15 @@ WeightsReport LlmQuantizer::run() {
     throw Error(e.code(), e.message(), "the same command with --resume goes on from here");
   }
   clean_up();
-  report_.model = job_.model.string();
-  report_.output = job_.output.string();
-  report_.architecture = traits_.architecture;
-  report_.format = format_ != nullptr ? format_->name : "as it is";
-  report_.statistics = job_.statistics.string();
-  report_.source_bytes = source_->file_bytes();
-  report_.output_bytes = fs::file_size(job_.output);
-  fill_report(entries);
-  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-  report_.stages = {{format_ != nullptr ? "quantize" : "convert", seconds.count()}};
   report_.peak_rss_bytes = peak_rss_bytes();
   return std::move(report_);
 }
 
 }  // namespace
 
-const char* to_string(WeightMethod method) {
-  switch (method) {
-    case WeightMethod::rtn:
-      return "rtn";
-    case WeightMethod::mse:
-      return "mse";
-    case WeightMethod::importance:
-      return "importance";
-  }
-  return "mse";
-}
-
-const FileFormat& file_format(std::string_view name) {
-  if (const FileFormat* format = find_file_format(name)) return *format;
-  std::vector<std::string> names;
-  for (const FileFormat& f : file_formats()) names.emplace_back(f.name);
-  refuse(fmt::format("'{}' is no file format of language models", name), did_you_mean(name, names));
-}
-
-TensorTypeRule parse_tensor_rule(std::string_view text) {
-  const size_t equals = text.rfind('=');
-  if (equals == std::string_view::npos || equals == 0) {
-    refuse(fmt::format("'{}' is no rule", text), "write PATTERN=TYPE, as in 'blk.0.*=q6_k'");
-  }
-  TensorTypeRule rule;
-  rule.match = std::string(text.substr(0, equals));
-  std::string name(text.substr(equals + 1));
-  std::transform(name.begin(), name.end(), name.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  if (name == "float") return rule;
-  if (const BlockCodec* c = find_codec(name)) {
-    rule.type = c->type;
-    return rule;
-  }
-  std::vector<std::string> names = {"float"};
-  for (const BlockCodec& c : block_codecs()) names.emplace_back(c.name);
-  refuse(fmt::format("'{}' is no tensor type", name), did_you_mean(name, names));
-}
-
-uint64_t parse_memory(std::string_view text) {
-  uint64_t value = 0;
-  const auto [stop, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  const std::string_view unit = text.substr(static_cast<size_t>(stop - text.data()));
-  int shift = -1;
-  if (unit.empty()) shift = 0;
-  if (unit == "K" || unit == "k") shift = 10;
-  if (unit == "M" || unit == "m") shift = 20;
-  if (unit == "G" || unit == "g") shift = 30;
-  if (error != std::errc() || shift < 0 || value == 0 || value > (uint64_t{1} << 62 >> shift)) {
-    refuse(fmt::format("'{}' is no amount of memory", text), "write bytes, or 512M, or 4G");
-  }
-  return value << shift;
-}
+WeightsBelowTarget::WeightsBelowTarget(std::string message, std::string hint, WeightsReport report)
+    : Error(ErrorCode::quality_below_target, std::move(message), std::move(hint)),
+      report_(std::make_shared<const WeightsReport>(std::move(report))) {}
 
 WeightsReport run_llm_quantize(const LlmQuantizeJob& job) {
   try {

@@ -9,11 +9,15 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "narrow/core/error.h"
 #include "narrow/core/progress.h"
+#include "narrow/pipeline/llm_evaluate.h"
 #include "narrow/ptq/mixtures.h"
 #include "narrow/report/weights_report.h"
 
@@ -38,13 +42,25 @@ struct LlmQuantizeJob {
   uint64_t max_memory = 0;  // bytes that buffers and the mapped source may take; 0: no limit
   bool resume = false;      // go on with what a killed run of this job left
   int threads = 0;          // 0: all CPUs of the affinity mask
+  /// Measures the output before it gets its name. Not with max_memory: both models run whole.
+  std::optional<LlmEvaluationJob> evaluation;
   Progress progress;
+};
+
+/// The evaluation's gate failed: nothing stands under the output's name.
+class WeightsBelowTarget : public Error {
+ public:
+  WeightsBelowTarget(std::string message, std::string hint, WeightsReport report);
+  const WeightsReport& report() const { return *report_; }
+
+ private:
+  std::shared_ptr<const WeightsReport> report_;
 };
 
 /// The same job gives the same bytes for any number of threads, any max_memory, and whether or not
 /// it was interrupted. Throws Error naming file and tensor: invalid_argument for combinations that
 /// make no sense, numeric_failure for weights that are NaN or infinite, resource_exhausted when
-/// max_memory is less than a row needs.
+/// max_memory is less than a row needs; WeightsBelowTarget.
 WeightsReport run_llm_quantize(const LlmQuantizeJob& job);
 
 /// "q4_k_m", any case. Throws invalid_argument with the nearest names.

@@ -107,6 +107,8 @@ std::string to_json(const WeightsReport& r) {
   for (const WeightReport& t : r.tensors) {
     if (!t.wanted.empty()) j["fallbacks"].push_back(t.name);
   }
+  j["evaluation"] = r.evaluation ? json_of(*r.evaluation) : Json(nullptr);
+  j["refusal"] = r.refusal.empty() ? Json(nullptr) : Json{{"reason", r.refusal}};
   j["resumed_tensors"] = r.resumed;
   j["notes"] = r.notes;
   j["stages"] = Json::array();
@@ -119,9 +121,15 @@ std::string to_json(const WeightsReport& r) {
 
 std::string to_text(const WeightsReport& r, int max_tensors) {
   const auto limit = static_cast<size_t>(std::max(0, max_tensors));
-  std::string out = fmt::format("{} -> {}\n{}, {}{}\n\n", r.model, r.output, r.architecture,
-                                r.format, r.method.empty() ? "" : ", method " + r.method);
+  std::string out =
+      fmt::format("{} -> {}\n{}, {}{}\n\n", r.model, r.output.empty() ? "(no file)" : r.output,
+                  r.architecture, r.format, r.method.empty() ? "" : ", method " + r.method);
   out += totals(r).text() + "\n" + type_table(r) + worst_table(r, limit) + fallback_table(r);
+  if (r.evaluation) {
+    out += fmt::format("\n{}, the source as reference\n{}", r.evaluation->data,
+                       to_text(*r.evaluation));
+  }
+  if (!r.refusal.empty()) out += fmt::format("\nrefused: {}\n", r.refusal);
   for (const std::string& note : r.notes) out += "\nnote: " + note;
   if (!r.notes.empty()) out += "\n";
   double total = 0;

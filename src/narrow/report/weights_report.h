@@ -4,10 +4,12 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "narrow/core/shape.h"
+#include "narrow/report/perplexity_report.h"
 #include "narrow/report/quantize_report.h"
 
 namespace narrow {
@@ -34,7 +36,7 @@ struct WeightTypeTotal {
 
 struct WeightsReport {
   std::string model;
-  std::string output;
+  std::string output;  // empty: refused
   std::string architecture;
   std::string format;  // "q4_k_m"; "as it is"
   std::string method;  // "rtn", "mse", "importance"; empty: nothing was quantized
@@ -47,9 +49,11 @@ struct WeightsReport {
   double stored_bits = 0;    // bits of the tensors' bytes for each weight
   double relative_rmse = 0;  // of all quantized tensors together
 
-  std::vector<WeightTypeTotal> types;  // largest first
-  std::vector<WeightReport> tensors;   // in the file's order
-  int64_t resumed = 0;                 // tensors that an earlier run had written
+  std::vector<WeightTypeTotal> types;          // largest first
+  std::vector<WeightReport> tensors;           // in the file's order
+  int64_t resumed = 0;                         // tensors that an earlier run had written
+  std::optional<PerplexityReport> evaluation;  // of the output, the source as its reference
+  std::string refusal;                         // why the gate failed; empty: it did not
   std::vector<std::string> notes;
   std::vector<StageTime> stages;
   uint64_t peak_rss_bytes = 0;

@@ -99,6 +99,7 @@ class Step {
 /// Options of the plan that implementations look at.
 struct StepOptions {
   bool deterministic_reference = false;  // only `reference` rows: the specification run
+  bool repack = true;  // off: weights stay where they are, mapped, and kernels read them there
 };
 
 /// Empty: accepted. Otherwise why not.

@@ -9,6 +9,7 @@
 #include <optional>
 #include <utility>
 
+#include "narrow/core/file.h"
 #include "narrow/core/parallel.h"
 #include "narrow/graph/lowered_ops.h"
 #include "narrow/graph/op_table.h"
@@ -114,18 +115,53 @@ std::vector<Selection> select(const Graph& graph, const PlanOptions& options) {
   return selections;
 }
 
+int64_t constant_bytes(const Graph& graph, const Node& node) {
+  size_t bytes = 0;
+  for (const ValueId id : node.inputs) {
+    const Tensor* constant = id == kNoId ? nullptr : graph.constant(id);
+    if (constant != nullptr) bytes += constant->bytes();
+  }
+  return static_cast<int64_t>(bytes);
+}
+
+void create_step(const Graph& graph, const PlanOptions& options, Selection& s) {
+  if (s.row == nullptr) return;
+  const Node& node = graph.node(s.node);
+  try {
+    s.step = s.row->create(graph, node, options.step);
+  } catch (Error& error) {
+    error.add_context(fmt::format("node '{}'", s.choice.node));
+    throw;
+  }
+  if (s.step->packed_bytes() == 0) return;
+  // The step has its own copy: a mapped file need not stay in memory beside it.
+  for (const ValueId id : node.inputs) {
+    const Tensor* constant = id == kNoId ? nullptr : graph.constant(id);
+    if (constant != nullptr) MappedFile::release({constant->raw(), constant->bytes()});
+  }
+}
+
+/// Steps with large weights one after the other, each with all threads; the others side by side.
 void create_steps(const Graph& graph, const PlanOptions& options,
                   std::vector<Selection>& selections) {
-  parallel_blocks(static_cast<int64_t>(selections.size()), [&](int64_t i) {
-    Selection& s = selections[i];
-    if (s.row == nullptr) return;
-    try {
-      s.step = s.row->create(graph, graph.node(s.node), options.step);
-    } catch (Error& error) {
-      error.add_context(fmt::format("node '{}'", s.choice.node));
-      throw;
-    }
-  });
+  constexpr int64_t kLarge = int64_t{1} << 20;
+  std::vector<Selection*> small;
+  std::vector<Selection*> large;
+  int64_t total = 0;
+  for (Selection& s : selections) {
+    const int64_t bytes = constant_bytes(graph, graph.node(s.node));
+    (bytes < kLarge ? small : large).push_back(&s);
+    if (bytes >= kLarge) total += bytes;
+  }
+  parallel_blocks(static_cast<int64_t>(small.size()),
+                  [&](int64_t i) { create_step(graph, options, *small[static_cast<size_t>(i)]); });
+  int64_t done = 0;
+  for (Selection* s : large) {
+    options.progress.check_cancelled();
+    create_step(graph, options, *s);
+    done += constant_bytes(graph, graph.node(s->node));
+    options.progress.report("load", done, total);
+  }
 }
 
 // --- layouts ------------------------------------------------------------------------------------

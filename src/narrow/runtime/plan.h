@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "narrow/core/error.h"
+#include "narrow/core/progress.h"
 #include "narrow/graph/graph.h"
 #include "narrow/runtime/op_impl.h"
 
@@ -30,6 +31,7 @@ struct PlanOptions {
   bool reuse_memory = true;           // off: every value has memory of its own (for tests)
   std::vector<std::string> observed;  // names of values, also inside subgraphs
   std::vector<StatePosition> states;  // of this graph, not of its subgraphs
+  Progress progress;                  // "load": bytes of large constants
 };
 
 /// One value in one layout. A value that is wanted in two layouts has two slots.

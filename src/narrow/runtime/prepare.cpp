@@ -81,6 +81,7 @@ LoweringReport prepare_graph(Graph& graph, const SessionOptions& options) {
   LoweringReport report;
   if (options.lower) {
     absorb_casts(graph, {});  // folding would make float32 constants of them
+    absorb_cache(graph, {});
     absorb_blocks(graph, {});
   }
   if (options.optimize) {
@@ -88,7 +89,12 @@ LoweringReport prepare_graph(Graph& graph, const SessionOptions& options) {
     passes.context.evaluate = evaluate_constant;
     optimize(graph, passes);
   }
-  if (options.lower) report = lower_to_integer(graph);
+  if (options.lower) {
+    LoweringOptions lowering;
+    lowering.sample_ranges = options.sample_ranges;
+    report = lower_to_integer(graph, lowering);
+    if (options.optimize && !options.reference) merge_products(graph, {});
+  }
   if (options.optimize) {
     infer_shapes(graph);
     fuse_activations(graph, {});  // before the observed values lose their protection

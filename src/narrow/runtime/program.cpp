@@ -12,8 +12,11 @@
 namespace narrow {
 namespace {
 
-/// Shape plans kept: more than the full and the last batch of an evaluation at a few sizes.
-constexpr size_t kCachedShapes = 8;
+/// Shape plans kept: as many as texts have usual lengths.
+constexpr size_t kCachedShapes = 64;
+/// Of these, the ones used last, that keep their memory too: more than the full and the last batch
+/// of an evaluation at a few sizes.
+constexpr size_t kCachedWorkspaces = 8;
 
 bool same_dims(const std::vector<Dims>& a, std::span<const Tensor> b) {
   for (size_t i = 0; i < a.size(); ++i) {
@@ -45,6 +48,7 @@ Program::Cached& Program::find_cached(const std::vector<Dims>& dims) const {
   });
   if (it != cache_.end()) {
     std::rotate(cache_.begin(), it, it + 1);
+    drop_memory();
     return cache_.front();
   }
   check_input_dims(plan_->graph, dims);
@@ -53,7 +57,12 @@ Program::Cached& Program::find_cached(const std::vector<Dims>& dims) const {
   ++plans_made_;
   if (cache_.size() == kCachedShapes) cache_.pop_back();
   cache_.insert(cache_.begin(), std::move(fresh));
+  drop_memory();
   return cache_.front();
+}
+
+void Program::drop_memory() const {
+  for (size_t i = kCachedWorkspaces; i < cache_.size(); ++i) cache_[i].idle.clear();
 }
 
 std::unique_ptr<Workspace> Program::take_workspace(std::span<const Tensor> inputs) const {

@@ -48,6 +48,8 @@ class Program {
 
   /// With the mutex held; plans what is not there.
   Cached& find_cached(const std::vector<Dims>& dims) const;
+  /// Of plans that were not used lately.
+  void drop_memory() const;
   std::unique_ptr<Workspace> take_workspace(std::span<const Tensor> inputs) const;
   void return_workspace(std::unique_ptr<Workspace> workspace) const;
 

@@ -19,7 +19,9 @@ namespace {
 PlanOptions plan_options(const SessionOptions& options) {
   PlanOptions plan;
   plan.step.deterministic_reference = options.reference;
+  plan.step.repack = options.repack;
   plan.profile = options.profile;
+  plan.progress = options.progress;
   plan.observed = options.observed;
   return plan;
 }

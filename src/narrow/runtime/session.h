@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "narrow/core/progress.h"
 #include "narrow/graph/graph.h"
 #include "narrow/graph/qdq.h"
 #include "narrow/runtime/op_impl.h"
@@ -27,9 +28,17 @@ struct SessionOptions {
   bool lower = true;
   /// Float clean-up passes (constant folding, batch norm, ...) before planning.
   bool optimize = true;
+  /// Dynamically quantized layers measure the range of each sample (of a row, for a product)
+  /// instead of the whole batch's: a result does not depend on what runs beside it.
+  bool sample_ranges = false;
   /// Only reference implementations: the specification, slow.
   bool reference = false;
   bool profile = false;
+  /// Bring weights in blocks into the kernels' layout: faster, but a copy in memory. Off: they are
+  /// read where they are (a mapped file).
+  bool repack = true;
+  /// Told of the bytes of large weights that are ready ("load").
+  Progress progress;
   /// Values (by name) to hand to RunOptions::observe; they are kept from being fused away.
   std::vector<std::string> observed;
   /// Inputs that are outputs of the run before: see state.h. They are no inputs and outputs of

@@ -97,18 +97,5 @@ TEST(AbsorbCasts, Embedding) {
             "Gather");
 }
 
-TEST(AbsorbCasts, KeysAndValues) {
-  const auto attention = [](DType k, DType v) {
-    Net n;
-    const ValueId q = n.input(SymbolicShape{1, 4, 2, 8});
-    const ValueId keys = wide(n, n.input(SymbolicShape{1, 2, 9, 8}, k));
-    const ValueId values = wide(n, n.input(SymbolicShape{1, 2, 9, 8}, v));
-    return after(n, n.op("Attention", {q, keys, values}));
-  };
-  EXPECT_EQ(attention(DType::float16, DType::float16), "narrow.Attention");
-  EXPECT_EQ(attention(DType::float16, DType::bfloat16), "Attention");
-  EXPECT_EQ(attention(DType::float64, DType::float16), "Attention");
-}
-
 }  // namespace
 }  // namespace narrow

@@ -6,6 +6,7 @@
 
 #include "narrow/core/error.h"
 #include "narrow/core/file.h"
+#include "narrow/formats/onnx/decompose.h"
 #include "narrow/formats/onnx/downgrade.h"
 #include "narrow/formats/onnx/encode.h"
 #include "narrow/formats/onnx/exporter.h"
@@ -83,12 +84,15 @@ void refuse_own_operators(const Graph& graph, std::string& list) {
   }
 }
 
-int64_t choose_opset(const Graph& graph, int64_t wanted) {
+void check_opset(int64_t wanted) {
   if (wanted != 0 && (wanted < onnx::kLowestWrittenOpset || wanted > onnx::kNewestOpset)) {
     throw Error(ErrorCode::invalid_argument,
                 fmt::format("opset {} cannot be written; {} to {} can", wanted,
                             onnx::kLowestWrittenOpset, onnx::kNewestOpset));
   }
+}
+
+int64_t choose_opset(const Graph& graph, int64_t wanted) {
   std::string reason;
   const int64_t lowest = onnx::GraphExporter(graph).lowest_opset(&reason);
   if (wanted != 0 && wanted < lowest) {
@@ -120,8 +124,17 @@ ProtoModel make_model(const Graph& graph, int64_t opset) {
 
 }  // namespace
 
-OnnxWriteReport write_onnx(const Graph& graph, const std::filesystem::path& path,
+OnnxWriteReport write_onnx(const Graph& given, const std::filesystem::path& path,
                            const OnnxWriteOptions& options) {
+  check_opset(options.opset);
+  Graph older;
+  const bool rewrite =
+      options.opset != 0 && onnx::GraphExporter(given).lowest_opset(nullptr) > options.opset;
+  if (rewrite) {
+    older = given;
+    onnx::decompose(older, options.opset);
+  }
+  const Graph& graph = rewrite ? older : given;
   std::string own;
   refuse_own_operators(graph, own);
   if (!own.empty()) {

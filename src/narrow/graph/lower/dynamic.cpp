@@ -91,12 +91,13 @@ ValueId as_vector(Graph& graph, ValueId constant) {
                                t.reshaped({t.elements()}));
 }
 
-Outcome lower_dynamic(Graph& graph, NodeId id, const char* op, int64_t channels, int64_t trailing) {
+Outcome lower_dynamic(Graph& graph, NodeId id, const char* op, int64_t channels, int64_t trailing,
+                      const LoweringOptions& options) {
   const Node node = graph.node(id);
   const DynamicProduct p = select(graph, node, channels, trailing);
   if (!p.reason.empty()) return Outcome::refuse(p.reason);
   Attributes attributes = node.attributes;
-  attributes["granularity"] = std::string("per_tensor");
+  attributes["granularity"] = std::string(options.sample_ranges ? "per_sample" : "per_tensor");
   const ValueId scale = as_vector(graph, p.w_scale);
   const ValueId bias = as_vector(graph, p.bias);
   emit(graph, Tail(p.end), op, {p.x, node.inputs[1], scale, node.input(3), bias}, 5,
@@ -110,7 +111,7 @@ Outcome lower_dynamic_matmul(Graph& graph, NodeId id, const LoweringOptions& opt
   if (!options.dynamic) return Outcome::none();
   const Tensor* w = graph.constant(graph.node(id).input(1));
   if (w == nullptr || w->rank() != 2) return Outcome::refuse("its weights are no constant matrix");
-  return lower_dynamic(graph, id, ops::kDynamicQGemm, w->dim(1), 0);
+  return lower_dynamic(graph, id, ops::kDynamicQGemm, w->dim(1), 0, options);
 }
 
 Outcome lower_dynamic_conv(Graph& graph, NodeId id, const LoweringOptions& options) {
@@ -118,7 +119,7 @@ Outcome lower_dynamic_conv(Graph& graph, NodeId id, const LoweringOptions& optio
   const Tensor* w = graph.constant(graph.node(id).input(1));
   if (w == nullptr || w->rank() < 3) return Outcome::refuse("its weights are not constant");
   return lower_dynamic(graph, id, ops::kDynamicQConv, w->dim(0),
-                       static_cast<int64_t>(w->rank()) - 2);
+                       static_cast<int64_t>(w->rank()) - 2, options);
 }
 
 }  // namespace narrow::lower

@@ -105,6 +105,38 @@ void infer_attention(InferContext& c) {
   c.set_output(3, c.dtype(0), SymbolicShape{batch, q.heads, q.length, total});
 }
 
+/// Scales of codes [batch, heads, keys, blocks of `block` numbers].
+void check_scales(const InferContext& c, size_t codes, size_t scales, int64_t block) {
+  require_rank(c, codes, 4);
+  require_rank(c, scales, 4);
+  if (c.dtype(scales) != DType::float32 && c.dtype(scales) != DType::undefined) {
+    c.fail(fmt::format("input {} are scales of type {}", scales, to_string(c.dtype(scales))));
+  }
+  if (!c.shape(codes) || !c.shape(scales)) return;
+  const SymbolicShape& x = *c.shape(codes);
+  const SymbolicShape& s = *c.shape(scales);
+  for (size_t i = 0; i < 3; ++i) unify(c, s[i], x[i], "codes and their scales");
+  if (!x[3].known()) return;
+  const int64_t blocks = x[3].value / block + (x[3].value % block != 0 ? 1 : 0);
+  unify(c, s[3], blocks, "the scales of a key");
+}
+
+/// With k and v in int8 two more inputs, their scales.
+void infer_stored_attention(InferContext& c) {
+  infer_attention(c);
+  const bool codes = c.dtype(1) == DType::int8 || c.dtype(2) == DType::int8;
+  if (codes != c.has_input(7) || codes != c.has_input(8)) {
+    c.fail("keys and values have scales where they are int8, and only there");
+  }
+  if (!codes) return;
+  require_same_dtype(c, 1, 2);
+  const int64_t block = c.node().int_or("block_size", 0);
+  if (block < 1) c.fail(fmt::format("block_size is {}", block));
+  if (c.has_input(4)) c.fail("past keys do not go with scales");
+  check_scales(c, 1, 7, block);
+  check_scales(c, 2, 8, block);
+}
+
 /// (x, cos, sin, positions?): caches [positions, width / 2], or [batch, length, width / 2] without
 /// positions.
 void infer_rotary_embedding(InferContext& c) {
@@ -169,7 +201,7 @@ void infer_tensor_scatter(InferContext& c) {
 constexpr OpInfo kOps[] = {
     // domain, name, inputs, outputs, since, inference
     {"", "Attention", 3, 7, 1, 4, 23, infer_attention},
-    {kDomain, kAttention, 3, 7, 1, 4, 1, infer_attention},
+    {kDomain, kAttention, 3, 9, 1, 4, 1, infer_stored_attention},
     {"", "RotaryEmbedding", 3, 4, 1, 1, 23, infer_rotary_embedding},
     {"", "TensorScatter", 2, 3, 1, 1, 24, infer_tensor_scatter},
 };

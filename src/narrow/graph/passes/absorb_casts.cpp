@@ -2,7 +2,6 @@
 // 16-bit operands that are cast to float32 for one operator, which can read them as they are:
 //   MatMul | Gemm (x, Cast(constant float16 | bfloat16 matrix))   =>   narrow.HalfGemm
 //   Gather (Cast(constant float16 | bfloat16), indices)           =>   Cast(Gather(..))
-//   Attention (q, Cast(float16 k), Cast(float16 v), ...)          =>   narrow.Attention
 // A Transpose of the matrix on either side of the Cast becomes transB.
 #include "narrow/graph/lowered_ops.h"
 #include "narrow/graph/passes/passes.h"
@@ -98,32 +97,12 @@ bool absorb_table(Graph& graph, NodeId id) {
   return true;
 }
 
-/// The float16 value that is cast to float32 there; kNoId: another thing.
-ValueId cast_from_half(const Graph& graph, ValueId value) {
-  const Node* cast = graph.producer(value);
-  if (cast == nullptr || !cast->is("Cast")) return kNoId;
-  return graph.value(cast->inputs[0]).dtype == DType::float16 ? cast->inputs[0] : kNoId;
-}
-
-bool absorb_cache(Graph& graph, NodeId id) {
-  const Node& node = graph.node(id);
-  if (!node.is("Attention") || graph.value(node.inputs[0]).dtype != DType::float32) return false;
-  if (node.input(4) != kNoId || node.output(1) != kNoId || node.output(2) != kNoId) return false;
-  const ValueId k = cast_from_half(graph, node.inputs[1]);
-  const ValueId v = cast_from_half(graph, node.inputs[2]);
-  if (k == kNoId || v == kNoId) return false;
-  graph.set_op(id, ops::kAttention, ops::kDomain);
-  graph.set_input(id, 1, k);
-  graph.set_input(id, 2, v);
-  return true;
-}
-
 }  // namespace
 
 int64_t absorb_casts(Graph& graph, const PassContext&) {
   int64_t changes = 0;
   for (const NodeId id : graph.nodes()) {
-    if (absorb_weight(graph, id) || absorb_table(graph, id) || absorb_cache(graph, id)) ++changes;
+    if (absorb_weight(graph, id) || absorb_table(graph, id)) ++changes;
   }
   if (changes > 0) {
     graph.sort();

@@ -25,9 +25,12 @@ int64_t fuse_matmul_bias(Graph& graph, const PassContext& context);
 int64_t eliminate_common(Graph& graph, const PassContext& context);
 int64_t eliminate_dead(Graph& graph, const PassContext& context);
 
-/// Casts of 16-bit matrices, keys and values to float32 into the operators behind them, which read
-/// them as they are; before constants are folded. A plan of the runtime like the next.
+/// Casts of 16-bit matrices to float32 into the operators behind them, which read them as they are;
+/// before constants are folded. A plan of the runtime like the next two.
 int64_t absorb_casts(Graph& graph, const PassContext& context);
+/// Keys and values in float16 or int8 into the Attention behind what widens them, which becomes
+/// narrow.Attention. Needs inferred shapes.
+int64_t absorb_cache(Graph& graph, const PassContext& context);
 /// Weights in blocks into the operators behind their DecodeBlocks: products become
 /// narrow.BlockGemm or narrow.WBlockGemm, an embedding is looked up as it is stored. A plan of the
 /// runtime too. Needs inferred shapes.
@@ -36,6 +39,9 @@ int64_t absorb_blocks(Graph& graph, const PassContext& context);
 /// DequantizeLinear in front of MatMul(x, Transpose(DecodeBlocks(w))). On request: it changes
 /// results.
 int64_t quantize_activations(Graph& graph, const PassContext& context);
+/// Dynamically quantized products of one input as one product and a Split. A plan of the runtime,
+/// after lowering; it has no row.
+int64_t merge_products(Graph& graph, const PassContext& context);
 /// Float convolutions and products with the residual addition and activation behind them; a plan of
 /// the runtime, never part of a file, so it has no row. Needs inferred shapes.
 int64_t fuse_activations(Graph& graph, const PassContext& context);

@@ -49,6 +49,9 @@ inline float value_of(Float16 x) {
 inline float value_of(BrainFloat x) {
   return std::bit_cast<float>(static_cast<uint32_t>(x.bits) << 16);
 }
+inline float value_of(int8_t x) {
+  return static_cast<float>(x);
+}
 template <class T>
 inline Vec load(const T* p) {
   return each([&](int64_t i) { return value_of(p[i]); });

@@ -39,8 +39,19 @@ void check_options(const ModelConfig& c, const GraphOptions& options) {
 }  // namespace
 
 const char* to_string(CacheType type) {
-  static constexpr const char* kNames[] = {"none", "f32", "f16"};
+  static constexpr const char* kNames[] = {"none", "f32", "f16", "int8"};
   return kNames[static_cast<size_t>(type)];
+}
+
+uint64_t cache_bytes(const ModelConfig& config, CacheType type, int64_t tokens) {
+  const auto width = static_cast<uint64_t>(config.head_dim);
+  const uint64_t block = kCacheBlock;
+  uint64_t head = 0;  // bytes of its numbers
+  if (type == CacheType::f32) head = 4 * width;
+  if (type == CacheType::f16) head = 2 * width;
+  if (type == CacheType::int8) head = width + (width + block - 1) / block * sizeof(float);
+  const auto heads = static_cast<uint64_t>(config.layers * config.kv_heads) * 2;
+  return heads * head * static_cast<uint64_t>(tokens);
 }
 
 Graph build_graph(const Checkpoint& checkpoint, const GraphOptions& options) {
@@ -49,7 +60,7 @@ Graph build_graph(const Checkpoint& checkpoint, const GraphOptions& options) {
   for (const BuilderRow& row : kBuilders) {
     if (row.architecture != config.architecture) continue;
     Graph graph = row.build(checkpoint, options);
-    if (options.activations == Activations::quantized) {
+    if (options.form == GraphForm::session && options.activations == Activations::quantized) {
       infer_shapes(graph);  // the pass asks for them
       quantize_activations(graph, {});
     }
@@ -66,6 +77,8 @@ std::vector<StatePair> state_pairs(const ModelConfig& config, const GraphOptions
     for (const char* kind : {"cache_k", "cache_v"}) {
       const std::string name = fmt::format("{}.{}", kind, layer);
       pairs.push_back({name, name + "_next"});
+      if (options.cache != CacheType::int8) continue;
+      pairs.push_back({name + ".scale", name + ".scale_next"});
     }
   }
   return pairs;

@@ -4,6 +4,7 @@
 
 #include <limits>
 
+#include "narrow/graph/lowered_ops.h"
 #include "narrow/llm/architectures/model_builder.h"
 
 namespace narrow::llm {
@@ -12,7 +13,7 @@ namespace {
 class Decoder {
  public:
   Decoder(const Checkpoint& checkpoint, const GraphOptions& options)
-      : b_(checkpoint),
+      : b_(checkpoint, options),
         c_(b_.config()),
         options_(options),
         capacity_(options.capacity > 0 ? options.capacity : c_.context) {}
@@ -22,9 +23,15 @@ class Decoder {
  private:
   ValueId attention(const std::string& block, int64_t layer, ValueId x);
   ValueId attend(const std::string& block, int64_t layer, ModelBuilder::Projections p);
+  ValueId attend_past(const std::string& block, int64_t layer, ModelBuilder::Projections p);
+  void add_positions();
+  std::pair<ValueId, ValueId> rope(bool local);
+  ValueId stored(const std::string& name, DType dtype, ValueId update, int64_t width);
   ValueId cached(const std::string& name, ValueId x);
   ValueId heads_first(ValueId x, int64_t heads, const std::string& name);
   ValueId logits(ValueId x);
+
+  bool onnx() const { return options_.form == GraphForm::onnx; }
 
   ModelBuilder b_;
   const ModelConfig& c_;
@@ -33,6 +40,9 @@ class Decoder {
   ValueId ids_ = kNoId;
   ValueId position_ = kNoId;
   ValueId position_ids_ = kNoId;
+  // Of form onnx.
+  ValueId attention_mask_ = kNoId;
+  std::vector<ValueId> presents_;
 };
 
 ValueId Decoder::heads_first(ValueId x, int64_t heads, const std::string& name) {
@@ -43,24 +53,45 @@ ValueId Decoder::heads_first(ValueId x, int64_t heads, const std::string& name) 
                 {{"perm", std::vector<int64_t>{0, 2, 1, 3}}});
 }
 
-/// Writes x behind the tokens of a cache; the whole cache as float32.
-ValueId Decoder::cached(const std::string& name, ValueId x) {
-  const bool half = options_.cache == CacheType::f16;
-  const DType dtype = half ? DType::float16 : DType::float32;
+/// Writes `update` [batch, kv_heads, length, width] behind the tokens of the state `name`; all of
+/// it.
+ValueId Decoder::stored(const std::string& name, DType dtype, ValueId update, int64_t width) {
   Graph& graph = b_.graph();
   const ValueId cache = graph.add_input(
-      name, dtype, SymbolicShape{Dim::symbol("batch"), c_.kv_heads, capacity_, c_.head_dim});
-  ValueId update = heads_first(x, c_.kv_heads, name + ".new");
-  if (half) update = b_.add("Cast", {update}, name + ".narrow", {{"to", int64_t{10}}});
+      name, dtype, SymbolicShape{Dim::symbol("batch"), c_.kv_heads, capacity_, width});
   const ValueId next =
       b_.add("TensorScatter", {cache, update, position_}, name + "_next", {{"axis", int64_t{2}}});
   graph.add_output(next);
-  return half ? b_.add("Cast", {next}, name + ".wide", {{"to", int64_t{1}}}) : next;
+  return next;
+}
+
+/// Writes x behind the tokens of a cache; the whole cache as float32.
+ValueId Decoder::cached(const std::string& name, ValueId x) {
+  const ValueId update = heads_first(x, c_.kv_heads, name + ".new");
+  if (options_.cache == CacheType::f32) {
+    return stored(name, DType::float32, update, c_.head_dim);
+  }
+  if (options_.cache == CacheType::f16) {
+    const ValueId half = b_.add("Cast", {update}, name + ".narrow", {{"to", int64_t{10}}});
+    return b_.add("Cast", {stored(name, DType::float16, half, c_.head_dim)}, name + ".wide",
+                  {{"to", int64_t{1}}});
+  }
+  const int64_t blocks = (c_.head_dim + kCacheBlock - 1) / kCacheBlock;
+  Graph& graph = b_.graph();
+  const NodeId quantize =
+      graph.add_node(ops::kDynamicQuantize, {update}, {name + ".new_codes", name + ".new_scales"},
+                     {{"block_size", kCacheBlock}}, ops::kDomain, name + ".narrow");
+  const std::vector<ValueId> narrow = graph.node(quantize).outputs;
+  const ValueId codes = stored(name, DType::int8, narrow[0], c_.head_dim);
+  const ValueId scales = stored(name + ".scale", DType::float32, narrow[1], blocks);
+  return b_.add("DequantizeLinear", {codes, scales}, name + ".wide",
+                {{"axis", int64_t{-1}}, {"block_size", kCacheBlock}});
 }
 
 ValueId Decoder::attend(const std::string& block, int64_t layer, ModelBuilder::Projections p) {
   Attributes attributes = b_.attention_attributes(layer);
   const std::string name = block + "attn";
+  if (onnx()) return attend_past(block, layer, p);
   if (options_.cache == CacheType::none) {
     attributes["q_num_heads"] = c_.heads;
     attributes["kv_num_heads"] = c_.kv_heads;
@@ -79,6 +110,28 @@ ValueId Decoder::attend(const std::string& block, int64_t layer, ModelBuilder::P
   return b_.add("Reshape", {rows, joined}, name);
 }
 
+/// Keys and values grow: the past ones come in, all go out.
+ValueId Decoder::attend_past(const std::string& block, int64_t layer, ModelBuilder::Projections p) {
+  Graph& graph = b_.graph();
+  Attributes attributes = b_.attention_attributes(layer);
+  attributes["q_num_heads"] = c_.heads;
+  attributes["kv_num_heads"] = c_.kv_heads;
+  const SymbolicShape past{Dim::symbol("batch"), c_.kv_heads, Dim::symbol("past"), c_.head_dim};
+  std::vector<ValueId> inputs{p.q, p.k, p.v,
+                              b_.causal_mask(ids_, attention_mask_, c_.window_of(layer))};
+  std::vector<std::string> outputs{block + "attn"};
+  for (const char* kind : {"key", "value"}) {
+    inputs.push_back(
+        graph.add_input(fmt::format("past_key_values.{}.{}", layer, kind), DType::float32, past));
+    outputs.push_back(fmt::format("present.{}.{}", layer, kind));
+  }
+  const NodeId node = graph.add_node("Attention", std::move(inputs), std::move(outputs),
+                                     std::move(attributes), "", block + "attn");
+  const std::vector<ValueId> results = graph.node(node).outputs;
+  presents_.insert(presents_.end(), {results[1], results[2]});
+  return results[0];
+}
+
 ValueId Decoder::attention(const std::string& block, int64_t layer, ValueId x) {
   ModelBuilder::Projections p = b_.projections(block, x);
   if (c_.qk_norm) {
@@ -87,15 +140,23 @@ ValueId Decoder::attention(const std::string& block, int64_t layer, ValueId x) {
   }
   if (c_.positions == PositionKind::rope) {
     const bool local = c_.rope_theta_local != 0 && c_.window_of(layer) != 0;
-    const auto tables = b_.rope_tables(local ? "rope_local" : "rope", capacity_, local);
-    p.q = b_.rotated(p.q, c_.heads, tables, position_ids_, block + "attn_q_rope");
-    p.k = b_.rotated(p.k, c_.kv_heads, tables, position_ids_, block + "attn_k_rope");
+    const auto tables = rope(local);
+    const ValueId rows = onnx() ? kNoId : position_ids_;
+    p.q = b_.rotated(p.q, c_.heads, tables, rows, block + "attn_q_rope");
+    p.k = b_.rotated(p.k, c_.kv_heads, tables, rows, block + "attn_k_rope");
   }
   return b_.linear(block + "attn_output", attend(block, layer, p));
 }
 
+/// Tables by position; of form onnx, which has no capacity, the angles of these tokens.
+std::pair<ValueId, ValueId> Decoder::rope(bool local) {
+  const char* name = local ? "rope_local" : "rope";
+  return onnx() ? b_.rope_angles(name, position_ids_, local)
+                : b_.rope_tables(name, capacity_, local);
+}
+
 ValueId Decoder::logits(ValueId x) {
-  if (options_.first_logit != 0) {
+  if (options_.first_logit != 0 && !onnx()) {
     const auto numbers = [this](const char* name, int64_t n) {
       return b_.constant(name, Tensor::vector<int64_t>({n}));
     };
@@ -110,13 +171,25 @@ ValueId Decoder::logits(ValueId x) {
   return b_.softcapped(b_.linear_as(matrix, normed, "logits.raw"), c_.logit_softcap, "logits");
 }
 
+void Decoder::add_positions() {
+  Graph& graph = b_.graph();
+  const Dim batch = Dim::symbol("batch");
+  const SymbolicShape tokens{batch, Dim::symbol("length")};
+  ids_ = graph.add_input("input_ids", DType::int64, tokens);
+  if (onnx()) {
+    const SymbolicShape all{batch, Dim::symbol("total")};
+    attention_mask_ = graph.add_input("attention_mask", DType::int64, all);
+    position_ids_ = graph.add_input("position_ids", DType::int64, tokens);
+  } else {
+    position_ = graph.add_input("position", DType::int64, SymbolicShape{batch});
+    position_ids_ = b_.position_ids(ids_, position_);
+  }
+}
+
 Graph Decoder::build() {
   Graph& graph = b_.graph();
   graph.name = c_.architecture;
-  const Dim batch = Dim::symbol("batch");
-  ids_ = graph.add_input("input_ids", DType::int64, SymbolicShape{batch, Dim::symbol("length")});
-  position_ = graph.add_input("position", DType::int64, SymbolicShape{batch});
-  position_ids_ = b_.position_ids(ids_, position_);
+  add_positions();
   ValueId x = b_.embedding("token_embd", ids_);
   if (c_.embedding_scale != 1) x = b_.scaled(x, c_.embedding_scale, "token_embd.scaled");
   if (c_.positions == PositionKind::learned) {
@@ -133,6 +206,7 @@ Graph Decoder::build() {
     x = b_.add("Add", {x, y}, block + "ffn_residual");
   }
   graph.add_output(logits(x));
+  for (const ValueId present : presents_) graph.add_output(present);
   return std::move(graph);
 }
 

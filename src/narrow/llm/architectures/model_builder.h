@@ -2,6 +2,7 @@
 // Pieces of language models as nodes of a graph: what the builders of architectures are made of.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -15,8 +16,11 @@ namespace narrow::llm {
 
 class ModelBuilder {
  public:
-  explicit ModelBuilder(const Checkpoint& checkpoint)
-      : checkpoint_(checkpoint), config_(checkpoint.config()) {}
+  ModelBuilder(const Checkpoint& checkpoint, const GraphOptions& options)
+      : checkpoint_(checkpoint),
+        config_(checkpoint.config()),
+        form_(options.form),
+        tied_table_(options.tied_table) {}
 
   const ModelConfig& config() const { return config_; }
   Graph& graph() { return graph_; }
@@ -24,6 +28,12 @@ class ModelBuilder {
   /// The first output of a new node; `name` is the node's and the value's.
   ValueId add(std::string op, std::vector<ValueId> inputs, const std::string& name,
               Attributes attributes = {}, std::string domain = "");
+  /// The value of this name, made by `make` where there is none.
+  template <class F>
+  ValueId known_or(const std::string& name, F&& make) {
+    const auto known = graph_.find_value(name);
+    return known ? *known : make();
+  }
   /// A constant, shared by those that ask for the same name.
   ValueId constant(const std::string& name, const Tensor& value);
 
@@ -58,17 +68,37 @@ class ModelBuilder {
   ValueId total_length(ValueId ids, ValueId position);
   /// Tables of rope for `positions` positions: cosines and sines of one theta.
   std::pair<ValueId, ValueId> rope_tables(const std::string& name, int64_t positions, bool local);
+  /// `positions` are absent where `tables` are of the tokens themselves.
   ValueId rotated(ValueId x, int64_t heads, std::pair<ValueId, ValueId> tables, ValueId positions,
                   const std::string& name);
   Attributes attention_attributes(int64_t layer) const;
 
+  // Of GraphForm::onnx.
+  /// What a token sees: all that count, and always itself, as padding would otherwise be a mean
+  /// over nothing. Boolean [batch, 1, length, total]: programs want the queries' axis written out.
+  ValueId padding_mask(ValueId ids, ValueId attention_mask);
+  /// The same without what stands behind it, and (window > 0) without what lies `window` tokens
+  /// back or more.
+  ValueId causal_mask(ValueId ids, ValueId attention_mask, int64_t window);
+  /// Cosines and sines for positions [batch, length]: [batch, length, rope_dim / 2].
+  std::pair<ValueId, ValueId> rope_angles(const std::string& name, ValueId positions, bool local);
+
  private:
   ValueId length_of(ValueId ids);
+  ValueId second_dim(ValueId of, const std::string& name);
   ValueId matrix(const std::string& weight);
+  ValueId mask_keys(ValueId attention_mask);
+  ValueId mask_queries(ValueId ids, ValueId attention_mask);
+  ValueId placeholder(const std::string& name, Dims dims);
+  ValueId columns(const std::string& weight, const std::string& name);
+  std::vector<double> rope_frequencies(bool local) const;
 
   const Checkpoint& checkpoint_;
   const ModelConfig& config_;
+  GraphForm form_;
+  bool tied_table_;
   Graph graph_;
+  std::shared_ptr<const void> zeros_;  // behind all placeholders
 };
 
 Graph build_decoder(const Checkpoint& checkpoint, const GraphOptions& options);

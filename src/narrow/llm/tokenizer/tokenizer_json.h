@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reads tokenizer.json, the format of Hugging Face's `tokenizers`, and the files that lie beside
-// it.
+// tokenizer.json, the format of Hugging Face's `tokenizers`, and the files that lie beside it: read
+// them, and write them for tokenizers that came from elsewhere.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
+#include <string>
 #include <string_view>
 
 #include "narrow/llm/tokenizer/tokenizer_data.h"
@@ -22,5 +24,11 @@ void apply_generation_config(TokenizerData& data, std::string_view text);
 /// else tokenizer.model) with tokenizer_config.json, chat_template.jinja and generation_config.json
 /// where they exist. Throws not_found where there is no tokenizer.
 TokenizerData read_tokenizer(const std::filesystem::path& path);
+
+/// tokenizer.json of what a GGUF file or a SentencePiece model says; both read back give the same
+/// ids. Throws unsupported for what neither of them can be.
+std::string tokenizer_json(const TokenizerData& data);
+/// tokenizer_config.json to go with it: special tokens and the chat template.
+std::string tokenizer_config_json(const TokenizerData& data, int64_t context);
 
 }  // namespace narrow::llm

@@ -1,108 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "narrow/quant/blocks/block_parts.h"
 
-#include <cstring>
-
 #include "narrow/core/error.h"
-#include "narrow/quant/blocks/layout.h"
+#include "narrow/quant/blocks/take_apart.h"
 
 namespace narrow {
-namespace {
 
 using namespace blocks;
-
-constexpr BlockForm kForms[] = {
-    // type, values, group, bits, zero, table, offset
-    {BlockType::q4_0, 32, 32, 4, 8, false, false},
-    {BlockType::q4_1, 32, 32, 4, 0, false, true},
-    {BlockType::q5_0, 32, 32, 5, 16, false, false},
-    {BlockType::q5_1, 32, 32, 5, 0, false, true},
-    {BlockType::q8_0, 32, 32, 8, 128, false, false},
-    {BlockType::iq4_nl, 32, 32, 4, 0, true, false},
-    {BlockType::q2_k, 256, 16, 2, 0, false, true},
-    {BlockType::q3_k, 256, 16, 3, 4, false, false},
-    {BlockType::q4_k, 256, 32, 4, 0, false, true},
-    {BlockType::q5_k, 256, 32, 5, 0, false, true},
-    {BlockType::q6_k, 256, 16, 6, 32, false, false},
-    {BlockType::iq4_xs, 256, 32, 4, 0, true, false},
-};
-
-void add_fifth_bits(const uint8_t* h, uint8_t* codes) {
-  for (int i = 0; i < kSmall; ++i) {
-    codes[i] = static_cast<uint8_t>(codes[i] | ((h[i / 8] >> (i % 8)) & 1) << 4);
-  }
-}
-
-/// Blocks of 32: d, then m where there is one, then the fifth bits where there are, then nibbles.
-void take_small(const BlockForm& form, const uint8_t* block, BlockParts& p) {
-  p.d = load_half(block).bits;
-  p.m = 0;
-  p.scales[0] = 1;
-  p.offsets[0] = 1;
-  block += 2;
-  if (form.type == BlockType::q8_0) {
-    for (int i = 0; i < kSmall; ++i) p.codes[i] = static_cast<uint8_t>(block[i] ^ 0x80);
-    return;
-  }
-  if (form.offset) {
-    p.m = load_half(block).bits;
-    block += 2;
-  }
-  unpack_nibbles16(block + (form.bits == 5 ? 4 : 0), p.codes);
-  if (form.bits == 5) add_fifth_bits(block, p.codes);
-}
-
-void take_q2_k(const uint8_t* b, BlockParts& p) {
-  std::memset(p.codes, 0, sizeof(p.codes));
-  unpack_pairs(b + 16, 0, p.codes);
-  for (int g = 0; g < 16; ++g) {
-    p.scales[g] = static_cast<int8_t>(b[g] & 15);
-    p.offsets[g] = b[g] >> 4;
-  }
-  p.d = load_half(b + 80).bits;
-  p.m = load_half(b + 82).bits;
-}
-
-void take_q3_k(const uint8_t* b, BlockParts& p) {
-  std::memset(p.codes, 0, sizeof(p.codes));
-  unpack_pairs(b + 32, 0, p.codes);
-  unpack_bits(b, 2, p.codes);
-  uint8_t s[16];
-  unpack_scales16(b + 96, s);
-  for (int g = 0; g < 16; ++g) p.scales[g] = static_cast<int8_t>(s[g] - 32);
-  p.d = load_half(b + 108).bits;
-}
-
-/// q4_k, and q5_k with its fifth bits.
-void take_scaled_offset(const BlockForm& form, const uint8_t* b, BlockParts& p) {
-  p.d = load_half(b).bits;
-  p.m = load_half(b + 2).bits;
-  uint8_t s[8];
-  unpack_scales_offsets8(b + 4, s, p.offsets);
-  for (int g = 0; g < 8; ++g) p.scales[g] = static_cast<int8_t>(s[g]);
-  const uint8_t* nibbles = b + (form.bits == 5 ? 48 : 16);
-  for (int k = 0; k < 4; ++k) unpack_nibbles32(nibbles + 32 * k, p.codes + 64 * k);
-  if (form.bits == 5) unpack_bits(b + 16, 4, p.codes);
-}
-
-void take_q6_k(const uint8_t* b, BlockParts& p) {
-  unpack_nibbles_q6(b, p.codes);
-  unpack_pairs(b + 128, 4, p.codes);
-  std::memcpy(p.scales, b + 192, 16);
-  p.d = load_half(b + 208).bits;
-}
-
-void take_iq4_xs(const uint8_t* b, BlockParts& p) {
-  p.d = load_half(b).bits;
-  const int high = load_half(b + 2).bits;
-  for (int g = 0; g < 8; ++g) {
-    const int s = ((b[4 + g / 2] >> (4 * (g % 2))) & 15) | ((high >> (2 * g)) & 3) << 4;
-    p.scales[g] = static_cast<int8_t>(s - 32);
-    unpack_nibbles16(b + 8 + 16 * g, p.codes + 32 * g);
-  }
-}
-
-}  // namespace
 
 const BlockForm* find_form(BlockType type) {
   for (const BlockForm& form : kForms) {
@@ -124,22 +28,7 @@ void take_apart(BlockType type, const uint8_t* block, BlockParts& parts) {
   if (form == nullptr) {
     throw Error(ErrorCode::invalid_argument, std::string(to_string(type)) + " has no codes");
   }
-  parts.m = 0;
-  switch (type) {
-    case BlockType::q2_k:
-      return take_q2_k(block, parts);
-    case BlockType::q3_k:
-      return take_q3_k(block, parts);
-    case BlockType::q4_k:
-    case BlockType::q5_k:
-      return take_scaled_offset(*form, block, parts);
-    case BlockType::q6_k:
-      return take_q6_k(block, parts);
-    case BlockType::iq4_xs:
-      return take_iq4_xs(block, parts);
-    default:
-      return take_small(*form, block, parts);
-  }
+  take_apart_as(*form, block, parts);
 }
 
 int integer_of(const BlockForm& form, uint8_t code) {

@@ -29,6 +29,25 @@ double real(Half x) {
   return static_cast<double>(to_float(x));
 }
 
+/// Numbers of keys or values as they are stored.
+template <class C>
+struct Stored {
+  const C* data;
+  double operator[](int64_t i) const { return real(data[i]); }
+};
+/// Codes with the scales of their blocks, of rows of `width`.
+struct StoredCodes {
+  const int8_t* data;
+  const float* scales;
+  int64_t width;
+  int64_t block;
+  double operator[](int64_t i) const {
+    const int64_t blocks = (width + block - 1) / block;
+    const float scale = scales[i / width * blocks + i % width / block];
+    return real(static_cast<float>(data[i]) * scale);  // as DequantizeLinear
+  }
+};
+
 /// What the mask adds to a score.
 double mask_at(const MaskView& mask, int64_t row, int64_t key) {
   if (mask.data == nullptr) return 0;
@@ -44,7 +63,7 @@ double mask_at(const MaskView& mask, int64_t row, int64_t key) {
   return reinterpret_cast<const double*>(mask.data)[at];
 }
 
-/// narrow.Attention is the same with key and value in float16 beside a float32 query.
+/// narrow.Attention is the same with key and value in float16, or as codes, beside a float32 query.
 class ReferenceAttention final : public Step {
  public:
   ReferenceAttention(const Graph&, const Node& node) : form_(node) {}
@@ -53,7 +72,10 @@ class ReferenceAttention final : public Step {
     const AttentionShape s = form_.shape(context.inputs);
     write_present(s, context.inputs, context.outputs);
     visit(Floating{}, context.inputs[0].dtype, [&]<class T>(std::type_identity<T>) {
-      if (context.inputs[1].dtype == DType::float16) {
+      if (context.inputs[1].dtype == DType::int8) {
+        attend_all<T>(context, s, codes(context.inputs, kKeyScales),
+                      codes(context.inputs, kValueScales));
+      } else if (context.inputs[1].dtype == DType::float16) {
         attend<T, Half>(context, s);
       } else {
         attend<T, T>(context, s);
@@ -62,6 +84,12 @@ class ReferenceAttention final : public Step {
   }
 
  private:
+  StoredCodes codes(std::span<const TensorView> inputs, size_t scales) const {
+    (void)form_.scale_strides(inputs, scales);  // refuses what does not fit
+    const TensorView& x = inputs[scales - kKeyScales + 1];
+    return {x.as<int8_t>(), inputs[scales].as<float>(), x.dims.back(), form_.scale_block()};
+  }
+
   template <class T, class C>
   void attend(RunContext& context, const AttentionShape& s) const {
     // Past and new keys in one piece: the present output, or a copy.
@@ -83,24 +111,31 @@ class ReferenceAttention final : public Step {
       write_present(s, context.inputs, out);
       keys[i] = joined[i].data();
     }
+    attend_all<T>(context, s, Stored<C>{keys[0]}, Stored<C>{keys[1]});
+  }
+
+  template <class T, class Rows>
+  void attend_all(RunContext& context, const AttentionShape& s, const Rows& keys,
+                  const Rows& values) const {
     const MaskView mask = mask_view(s, context.inputs);
     parallel_for(s.batch * s.heads * s.queries, 1, [&](int64_t begin, int64_t end) {
       std::vector<double> scores(static_cast<size_t>(s.keys));
       for (int64_t row = begin; row < end; ++row) {
-        attend_row<T, C>(context, s, mask, keys, row, scores);
+        attend_row<T>(context, s, mask, keys, values, row, scores);
       }
     });
   }
 
-  template <class T, class C>
+  template <class T, class Rows>
   void attend_row(RunContext& context, const AttentionShape& s, const MaskView& mask,
-                  const C* const* keys, int64_t row, std::vector<double>& scores) const {
+                  const Rows& keys, const Rows& values, int64_t row,
+                  std::vector<double>& scores) const {
     const int64_t b = row / (s.heads * s.queries);
     const int64_t h = row / s.queries % s.heads;
     const int64_t i = row % s.queries;
     const T* q = context.inputs[0].as<T>() + b * s.q.batch + h * s.q.head + i * s.q.row;
-    const C* k = keys[0] + b * s.k.batch + h / s.group() * s.k.head;
-    const C* v = keys[1] + b * s.v.batch + h / s.group() * s.v.head;
+    const int64_t k = b * s.k.batch + h / s.group() * s.k.head;
+    const int64_t v = b * s.v.batch + h / s.group() * s.v.head;
     T* y = context.outputs[0].as<T>() + b * s.y.batch + h * s.y.head + i * s.y.row;
     T* shown = context.outputs.size() > 3 && context.outputs[3].data != nullptr
                    ? context.outputs[3].as<T>() + row * s.keys
@@ -112,7 +147,7 @@ class ReferenceAttention final : public Step {
     const double scale = real(form_.scale(s));
     for (int64_t t = 0; t < s.keys; ++t) {
       double sum = 0;
-      for (int64_t p = 0; p < s.width; ++p) sum += real(q[p]) * real(k[t * s.k.row + p]);
+      for (int64_t p = 0; p < s.width; ++p) sum += real(q[p]) * keys[k + t * s.k.row + p];
       scores[t] = sum * scale;
     }
     show(0);
@@ -126,7 +161,7 @@ class ReferenceAttention final : public Step {
     for (int64_t p = 0; p < s.value_width; ++p) {
       double sum = 0;
       for (int64_t t = 0; t < s.keys; ++t) {
-        if (scores[t] != 0) sum += scores[t] * real(v[t * s.v.row + p]);
+        if (scores[t] != 0) sum += scores[t] * values[v + t * s.v.row + p];
       }
       y[p] = static_cast<T>(sum);
     }
@@ -322,12 +357,14 @@ class TensorScatterStep final : public Step {
   bool circular_;
 };
 
-/// Query of float type, key and value likewise or (narrow.Attention) float16.
+/// Query of float type, key and value likewise or (narrow.Attention) both float16 or int8.
 Refusal accept_attention(const Graph& graph, const Node& node, const StepOptions& options) {
+  const DType key = input_dtype(graph, node, 1);
   for (const size_t i : {size_t{1}, size_t{2}}) {
     const DType dtype = input_dtype(graph, node, i);
-    const bool half = node.domain == kDomain && dtype == DType::float16;
-    if (!half && dtype != input_dtype(graph, node, 0)) return refuse_dtype(graph, node, i);
+    const bool narrow =
+        node.domain == kDomain && dtype == key && (dtype == DType::float16 || dtype == DType::int8);
+    if (!narrow && dtype != input_dtype(graph, node, 0)) return refuse_dtype(graph, node, i);
   }
   return accept<Floating>(graph, node, options);
 }

@@ -77,7 +77,8 @@ AttentionForm::AttentionForm(const Node& node)
       has_scale_(node.has("scale")),
       scale_(node.float_or("scale", 0)),
       softcap_(node.float_or("softcap", 0)),
-      qk_mode_(node.int_or("qk_matmul_output_mode", 0)) {
+      qk_mode_(node.int_or("qk_matmul_output_mode", 0)),
+      scale_block_(node.int_or("block_size", 0)) {
   if (qk_mode_ < 0 || qk_mode_ > 3) {
     refuse(fmt::format("qk_matmul_output_mode is {}, must be 0 to 3", qk_mode_));
   }
@@ -117,6 +118,18 @@ AttentionShape AttentionForm::shape(std::span<const TensorView> inputs) const {
   s.k = {s.kv_heads * s.keys * s.width, s.keys * s.width, s.width};
   s.v = {s.kv_heads * s.keys * s.value_width, s.keys * s.value_width, s.value_width};
   return s;
+}
+
+HeadStrides AttentionForm::scale_strides(std::span<const TensorView> inputs, size_t input) const {
+  const Dims& codes = inputs[input - kKeyScales + 1].dims;
+  const Dims& scales = inputs[input].dims;
+  bool fits = codes.size() == 4 && scales.size() == 4 && scale_block_ > 0;
+  for (size_t i = 0; fits && i < 3; ++i) fits = scales[i] == codes[i];
+  if (!fits || scales[3] != (codes[3] + scale_block_ - 1) / scale_block_) {
+    refuse(fmt::format("scales of shape {} do not go with codes of shape {} in blocks of {}",
+                       to_string(scales), to_string(codes), scale_block_));
+  }
+  return {scales[1] * scales[2] * scales[3], scales[2] * scales[3], scales[3]};
 }
 
 float AttentionForm::scale(const AttentionShape& shape) const {

@@ -23,6 +23,10 @@ struct KeyRange {
   int64_t end;
 };
 
+/// Inputs of narrow.Attention with codes: scales [batch, heads, keys, blocks].
+inline constexpr size_t kKeyScales = 7;
+inline constexpr size_t kValueScales = 8;
+
 /// For ONNX Attention. Where past keys come in, k and v are those behind them (`present`).
 struct AttentionShape {
   int64_t batch = 0;
@@ -46,6 +50,11 @@ class AttentionForm {
   float scale(const AttentionShape& shape) const;
   float softcap() const { return softcap_; }
   int64_t qk_mode() const { return qk_mode_; }
+  /// Numbers of a key that share a scale, of keys that are codes.
+  int64_t scale_block() const { return scale_block_; }
+  /// Scales from one batch item, head and key to the next; `input` is kKeyScales or kValueScales.
+  /// Throws invalid_argument where they do not go with the codes.
+  HeadStrides scale_strides(std::span<const TensorView> inputs, size_t input) const;
 
   /// What query `i` sees, attn_mask aside; empty where begin >= end. `valid` is nonpad_kv_seqlen of
   /// the batch item, -1 without.
@@ -61,6 +70,7 @@ class AttentionForm {
   float scale_;
   float softcap_;
   int64_t qk_mode_;
+  int64_t scale_block_;
 };
 
 /// attn_mask seen from the scores: strides are 0 along broadcast axes.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Attention in float32 through the tiled kernels (kernels/attention.h): no scores, no masks of
-// queries x keys in memory. Keys and values may be float16 (narrow.Attention).
+// queries x keys in memory. Keys and values may be float16 or int8 (narrow.Attention).
 #include <limits>
 
 #include "narrow/graph/lowered_ops.h"
@@ -66,7 +66,7 @@ class TiledAttention final : public Step {
     p.q = context.inputs[0].as<float>();
     p.k = joined ? context.outputs[1].data : context.inputs[1].data;
     p.v = joined ? context.outputs[2].data : context.inputs[2].data;
-    p.half = context.inputs[1].dtype == DType::float16;
+    set_store(context.inputs, p);
     p.y = context.outputs[0].as<float>();
     p.scale = form_.scale(s);
     p.softcap = form_.softcap();
@@ -87,6 +87,17 @@ class TiledAttention final : public Step {
   }
 
  private:
+  void set_store(std::span<const TensorView> inputs, kernels::AttentionProblem& p) const {
+    const DType dtype = inputs[1].dtype;
+    if (dtype == DType::float16) p.store = kernels::KeyStore::f16;
+    if (dtype != DType::int8) return;
+    p.store = kernels::KeyStore::int8;
+    p.scale_block = form_.scale_block();
+    p.k_scales = inputs[kKeyScales].as<float>();
+    p.v_scales = inputs[kValueScales].as<float>();
+    p.k_scale_strides = strides_of(form_.scale_strides(inputs, kKeyScales));
+    p.v_scale_strides = strides_of(form_.scale_strides(inputs, kValueScales));
+  }
   AttentionShape shape_of(std::span<const Dims> inputs) const {
     std::vector<TensorView> views(inputs.size());
     static std::byte nothing;
@@ -102,13 +113,26 @@ class TiledAttention final : public Step {
   const kernels::KernelSet& kernels_ = kernels::best_kernels();
 };
 
-Refusal accept_tiled(const Graph& graph, const Node& node, const StepOptions& options) {
-  if (options.deterministic_reference) return "only reference rows are asked for";
-  if (Refusal why = require_dtype(graph, node, 0, {DType::float32}); !why.empty()) return why;
-  const DType key = node.domain.empty() ? DType::float32 : DType::float16;
+/// Key and value alike: float32, or in narrow.Attention float16 or int8 with its scales.
+Refusal refuse_store(const Graph& graph, const Node& node) {
+  const bool codes = !node.domain.empty() && input_dtype(graph, node, 1) == DType::int8;
+  const DType key = node.domain.empty() ? DType::float32 : codes ? DType::int8 : DType::float16;
   for (const size_t i : {size_t{1}, size_t{2}}) {
     if (Refusal why = require_dtype(graph, node, i, {key}); !why.empty()) return why;
   }
+  if (!codes) return {};
+  const auto width = [&](size_t i) {  // shape inference has seen four axes; 0: not known
+    const auto& shape = graph.value(node.inputs[i]).shape;
+    return shape && shape->back().known() ? shape->back().value : int64_t{0};
+  };
+  if (width(1) == 0 || width(2) == 0) return "the width of keys is not known";
+  return kernels::refuse_scale_block(AttentionForm(node).scale_block(), width(1), width(2));
+}
+
+Refusal accept_tiled(const Graph& graph, const Node& node, const StepOptions& options) {
+  if (options.deterministic_reference) return "only reference rows are asked for";
+  if (Refusal why = require_dtype(graph, node, 0, {DType::float32}); !why.empty()) return why;
+  if (Refusal why = refuse_store(graph, node); !why.empty()) return why;
   if (node.output(3) != kNoId) return "the scores are asked for";
   if (node.input(3) != kNoId) {
     Refusal why = require_dtype(graph, node, 3, {DType::float32, DType::boolean});

@@ -79,27 +79,22 @@ class ReferenceHalfGemm final : public HalfGemm {
 
 class KernelHalfGemm final : public HalfGemm {
  public:
-  KernelHalfGemm(const Graph& graph, const Node& node) : HalfGemm(graph, node) {
-    if (form_.transposed) return;
+  KernelHalfGemm(const Graph& graph, const Node& node, const StepOptions& options)
+      : HalfGemm(graph, node) {
+    if (form_.transposed || !options.repack) return;
     const Tensor& b = *graph.constant(node.inputs[1]);
     packed_ = Tensor(b.dtype(), {form_.n, form_.k});
     const auto* from = reinterpret_cast<const uint16_t*>(b.raw());
     auto* to = reinterpret_cast<uint16_t*>(packed_.mutable_raw());
-    constexpr int64_t kTile = 32;
     parallel_for(form_.n, kTile, [&](int64_t begin, int64_t end) {
-      for (int64_t p = 0; p < form_.k; p += kTile) {
-        for (int64_t j = begin; j < end; ++j) {
-          for (int64_t q = p; q < std::min(form_.k, p + kTile); ++q) {
-            to[j * form_.k + q] = from[q * form_.n + j];
-          }
-        }
-      }
+      transpose(from, begin, end, to + begin * form_.k);
     });
   }
   size_t packed_bytes() const override { return packed_.defined() ? packed_.bytes() : 0; }
   void run(RunContext& context) const override {
     const int64_t m = rows(context.inputs[0]);
     const std::byte* b = packed_.defined() ? packed_.raw() : context.inputs[1].data;
+    const bool as_stored = !form_.transposed && !packed_.defined();
     const float* bias = present(context.inputs, 2) ? context.inputs[2].as<float>() : nullptr;
     // Weights of a block stay in the second-level cache while pieces of the rows pass.
     constexpr int64_t kBlockBytes = int64_t{1} << 16;
@@ -108,8 +103,15 @@ class KernelHalfGemm final : public HalfGemm {
     const int64_t columns = std::clamp<int64_t>(kBlockBytes / (row_bytes + 1) / 4 * 4, 4, 256);
     parallel_for(form_.n, columns, [&](int64_t begin, int64_t end) {
       kernels::HalfGemmArgs args{};
+      std::vector<uint16_t> rows;
+      if (as_stored) {
+        rows.resize(static_cast<size_t>((end - begin) * form_.k));
+        transpose(reinterpret_cast<const uint16_t*>(b), begin, end, rows.data());
+        args.b = rows.data();
+      } else {
+        args.b = b + static_cast<size_t>(begin * row_bytes);
+      }
       args.lda = form_.k;
-      args.b = b + static_cast<size_t>(begin * row_bytes);
       args.ldb = form_.k;
       args.n = end - begin;
       args.k = form_.k;
@@ -126,6 +128,19 @@ class KernelHalfGemm final : public HalfGemm {
   }
 
  private:
+  static constexpr int64_t kTile = 32;
+
+  /// Columns [begin, end) of a stored [K, N] as rows of K.
+  void transpose(const uint16_t* from, int64_t begin, int64_t end, uint16_t* to) const {
+    for (int64_t p = 0; p < form_.k; p += kTile) {
+      for (int64_t j = begin; j < end; ++j) {
+        for (int64_t q = p; q < std::min(form_.k, p + kTile); ++q) {
+          to[(j - begin) * form_.k + q] = from[q * form_.n + j];
+        }
+      }
+    }
+  }
+
   const kernels::KernelSet& kernels_ = kernels::best_kernels();
   Tensor packed_;
 };
@@ -147,8 +162,13 @@ Refusal accept_kernel(const Graph& graph, const Node& node, const StepOptions& o
   return {};
 }
 
+std::unique_ptr<Step> make_kernel(const Graph& graph, const Node& node,
+                                  const StepOptions& options) {
+  return std::make_unique<KernelHalfGemm>(graph, node, options);
+}
+
 const OpImpl kRows[] = {
-    {kDomain, kHalfGemm, "dot", accept_kernel, make<KernelHalfGemm>},
+    {kDomain, kHalfGemm, "dot", accept_kernel, make_kernel},
     {kDomain, kHalfGemm, "reference", accept_half_gemm, make<ReferenceHalfGemm>},
 };
 

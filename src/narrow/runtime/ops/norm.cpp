@@ -15,33 +15,31 @@ struct Moments {
   double variance;
 };
 
-template <class T>
-Moments moments(const T* x, int64_t n) {
-  double sum = 0;
-  for (int64_t i = 0; i < n; ++i) sum += static_cast<double>(x[i]);
-  const double mean = n == 0 ? 0 : sum / static_cast<double>(n);
-  double square = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    const double d = static_cast<double>(x[i]) - mean;
-    square += d * d;
-  }
-  return {mean, n == 0 ? 0 : square / static_cast<double>(n)};
-}
-
-/// Sum of squares in eight chains: one would wait for every addition.
-template <class T>
-double sum_of_squares(const T* x, int64_t n) {
+/// The sum of term(x[i]) in eight chains: one would wait for every addition.
+template <class T, class Term>
+double chained_sum(const T* x, int64_t n, const Term& term) {
   constexpr int64_t kChains = 8;
   double sums[kChains] = {};
   int64_t i = 0;
   for (; i + kChains <= n; i += kChains) {
-    for (int64_t j = 0; j < kChains; ++j) {
-      const double v = static_cast<double>(x[i + j]);
-      sums[j] += v * v;
-    }
+    NARROW_SIMD
+    for (int64_t j = 0; j < kChains; ++j) sums[j] += term(static_cast<double>(x[i + j]));
   }
-  for (; i < n; ++i) sums[0] += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+  for (; i < n; ++i) sums[0] += term(static_cast<double>(x[i]));
   return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+}
+
+template <class T>
+Moments moments(const T* x, int64_t n) {
+  if (n == 0) return {0, 0};
+  const auto count = static_cast<double>(n);
+  const double mean = chained_sum(x, n, [](double v) { return v; }) / count;
+  return {mean, chained_sum(x, n, [mean](double v) { return (v - mean) * (v - mean); }) / count};
+}
+
+template <class T>
+double sum_of_squares(const T* x, int64_t n) {
+  return chained_sum(x, n, [](double v) { return v * v; });
 }
 
 /// y = factor * x + shift.

@@ -23,6 +23,10 @@ inline Vec load(const BrainFloat* p) {
   const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
 }
+inline Vec load(const int8_t* p) {
+  return _mm256_cvtepi32_ps(
+      _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+}
 /// The first n of a vector, then zeros; 0 < n < kWidth.
 template <class T>
 inline Vec load_part(const T* p, int64_t n) {

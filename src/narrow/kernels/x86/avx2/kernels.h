@@ -28,6 +28,7 @@ void attend(const AttendArgs& args) noexcept;
 void activate(SmoothUnit unit, const float* x, float* y, int64_t count) noexcept;
 void quantize_blocks(const QuantizeBlocksArgs& args) noexcept;
 void block_gemm(const BlockGemmArgs& args) noexcept;
+void block_rows(const BlockRowsArgs& args) noexcept;
 void block_float(const BlockFloatArgs& args) noexcept;
 inline constexpr int64_t kBlockTile = 4;
 

@@ -25,6 +25,10 @@ inline Vec widened(__m256i bits) {
 inline Vec load(const BrainFloat* p) {
   return widened(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
 }
+inline Vec load(const int8_t* p) {
+  return _mm512_cvtepi32_ps(
+      _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+}
 inline __mmask16 first(int64_t n) {
   return static_cast<__mmask16>((1u << n) - 1u);
 }
@@ -37,6 +41,9 @@ inline Vec load_part(const Float16* p, int64_t n) {
 }
 inline Vec load_part(const BrainFloat* p, int64_t n) {
   return widened(_mm256_maskz_loadu_epi16(first(n), p));
+}
+inline Vec load_part(const int8_t* p, int64_t n) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(first(n), p)));
 }
 inline void store(float* p, Vec x) {
   _mm512_storeu_ps(p, x);

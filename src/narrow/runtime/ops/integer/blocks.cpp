@@ -4,7 +4,7 @@
 
 #include "narrow/core/parallel.h"
 #include "narrow/graph/lowered_ops.h"
-#include "narrow/kernels/block_gemm.h"
+#include "narrow/kernels/block_rows.h"
 #include "narrow/kernels/ref/block_gemm.h"
 #include "narrow/runtime/ops/integer/operands.h"
 #include "narrow/runtime/ops/rows.h"
@@ -64,23 +64,27 @@ class DynamicQuantize final : public Step {
     dims.back() = blocks;
     float* scales = planned_output(context, 1, dims).as<float>();
     const float* values = x.as<float>();
-    parallel_for(num_elements(x.dims, 0, x.dims.size() - 1), 1, [&](int64_t begin, int64_t end) {
-      if (block_ == kActivationBlock && k % kActivationBlock == 0) {
-        for (int64_t r = begin; r < end; ++r) {
-          kernels::QuantizeBlocksArgs args{values + r * k, 0, 1, k, kActivationBlock, 0, {}};
-          args.rows = {codes + r * k, scales + r * blocks, nullptr, nullptr, 1, 1};
-          kernels_.quantize_blocks(args);
-        }
-        return;
-      }
-      for (int64_t r = begin; r < end; ++r) {
-        for (int64_t b = 0; b < blocks; ++b) {
-          const int64_t at = r * k + b * block_;
-          const auto n = static_cast<size_t>(std::min(block_, k - b * block_));
-          scales[r * blocks + b] = kernels::ref::quantize_block({values + at, n}, {codes + at, n});
-        }
-      }
-    });
+    constexpr int64_t kBlockValues = 32768;  // some 10 us
+    const int64_t grain = std::max<int64_t>(1, kBlockValues / (k + 1));
+    parallel_for(
+        num_elements(x.dims, 0, x.dims.size() - 1), grain, [&](int64_t begin, int64_t end) {
+          if (block_ == kActivationBlock && k % kActivationBlock == 0) {
+            for (int64_t r = begin; r < end; ++r) {
+              kernels::QuantizeBlocksArgs args{values + r * k, 0, 1, k, kActivationBlock, 0, {}};
+              args.rows = {codes + r * k, scales + r * blocks, nullptr, nullptr, 1, 1};
+              kernels_.quantize_blocks(args);
+            }
+            return;
+          }
+          for (int64_t r = begin; r < end; ++r) {
+            for (int64_t b = 0; b < blocks; ++b) {
+              const int64_t at = r * k + b * block_;
+              const auto n = static_cast<size_t>(std::min(block_, k - b * block_));
+              scales[r * blocks + b] =
+                  kernels::ref::quantize_block({values + at, n}, {codes + at, n});
+            }
+          }
+        });
   }
 
  private:
@@ -153,6 +157,30 @@ class KernelBlockGemm final : public BlockProduct {
  private:
   const kernels::KernelSet& kernels_ = kernels::best_kernels();
   PackedBlocks packed_;
+};
+
+/// Weights stay in the mapped file.
+class StoredBlockGemm final : public BlockProduct {
+ public:
+  StoredBlockGemm(const Graph& graph, const Node& node) : BlockProduct(graph, node) {
+    const Tensor& w = *graph.constant(node.inputs[1]);
+    layout_ = kernels::layout_blocks(type_, {w.raw(), w.bytes()}, n_, k_);
+  }
+  bool integer_macs() const override { return true; }
+  size_t scratch_bytes(std::span<const Dims> inputs, std::span<const Dims>) const override {
+    return kernels::stored_gemm_scratch_bytes(kernels_, layout_, rows(inputs[0]));
+  }
+  void run(RunContext& context) const override {
+    const TensorView& w = context.inputs[1];
+    const int64_t m = rows(context.inputs[0].dims);
+    float* y = output(context);
+    kernels::run_stored_gemm(kernels_, layout_, {w.data, view_bytes(w)},
+                             context.inputs[0].as<float>(), m, y, context.scratch);
+  }
+
+ private:
+  const kernels::KernelSet& kernels_ = kernels::best_kernels();
+  PackedBlocks layout_;
 };
 
 class ReferenceFloatProduct final : public BlockProduct {
@@ -261,12 +289,18 @@ Refusal accept_kernel(const Graph& graph, const Node& node, const StepOptions& o
   return accept_codes(graph, node, options);
 }
 
+Refusal accept_panels(const Graph& graph, const Node& node, const StepOptions& options) {
+  if (!options.repack) return "weights stay as they are stored";
+  return accept_kernel(graph, node, options);
+}
+
 const OpImpl kRows[] = {
     {kDomain, kDecodeBlocks, "reference", accept_decode, make<DecodeBlocks>},
     {kDomain, kDynamicQuantize, "reference", accept_quantize, make<DynamicQuantize>},
-    {kDomain, kBlockGemm, "panels", accept_kernel, make<KernelBlockGemm>},
+    {kDomain, kBlockGemm, "panels", accept_panels, make<KernelBlockGemm>},
+    {kDomain, kBlockGemm, "rows", accept_kernel, make<StoredBlockGemm>},
     {kDomain, kBlockGemm, "reference", accept_codes, make<ReferenceBlockGemm>},
-    {kDomain, kWBlockGemm, "panels", accept_kernel, make<PanelFloatProduct>},
+    {kDomain, kWBlockGemm, "panels", accept_panels, make<PanelFloatProduct>},
     {kDomain, kWBlockGemm, "dot", accept_float, make<KernelFloatProduct>},
     {kDomain, kWBlockGemm, "reference", accept_product, make<ReferenceFloatProduct>},
 };
