@@ -288,8 +288,7 @@ TEST_F(PluginTest, GradientsAreThoseOfTheLoss) {
     const Tensor& after = step.state.parameters.at(name);
     for (const size_t i : {size_t{0}, static_cast<size_t>(before.elements() - 1)}) {
       const double gradient = before.data<float>()[i] - after.data<float>()[i];
-      const double numeric =
-          (loss_with(name, i, 1e-2F) - loss_with(name, i, -1e-2F)) / 2e-2;
+      const double numeric = (loss_with(name, i, 1e-2F) - loss_with(name, i, -1e-2F)) / 2e-2;
       EXPECT_NEAR(gradient, numeric, 2e-3 + 0.02 * std::fabs(numeric)) << name << i;
     }
   }
