@@ -46,6 +46,11 @@ class Planner {
 
   QuantizationPlan run() {
     for (const auto& [name, activation] : assignment_.activations) {
+      const auto known = options_.activation_grids.find(name);
+      if (known != options_.activation_grids.end()) {
+        out_.qdq.activations[name] = known->second;
+        continue;
+      }
       const auto range = ranges_.find(name);
       if (range == ranges_.end()) {
         throw Error(ErrorCode::internal, fmt::format("no range for value '{}'", name));
@@ -89,7 +94,7 @@ class Planner {
       const Tensor w = constant_of(graph_, layer.weights);  // the graph may grow below
       QuantizedTensor weights;
       try {
-        weights = round_weights(w, *layer.weight_scheme, importance_of(layer, w));
+        weights = rounded(layer, w);
       } catch (Error& e) {
         e.add_context(fmt::format("weights '{}'", layer.weights));
         throw;
@@ -109,6 +114,14 @@ class Planner {
       if (bias.codes.defined()) out_.qdq.biases[layer.bias] = std::move(bias);
     }
     out_.layers.push_back(std::move(outcome));
+  }
+
+  QuantizedTensor rounded(const AssignedLayer& layer, const Tensor& w) const {
+    const auto known = options_.weight_grids.find(layer.weights);
+    if (known == options_.weight_grids.end()) {
+      return round_weights(w, *layer.weight_scheme, importance_of(layer, w));
+    }
+    return {quantize(w, known->second), known->second};
   }
 
   void correct_bias(AssignedLayer& layer, const QuantizedTensor& weights) {

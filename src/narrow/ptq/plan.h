@@ -39,6 +39,10 @@ struct PlanOptions {
   /// fast: shifts the biases of layers with moments. (empirical needs runs: pipeline/.)
   BiasCorrection bias_correction = BiasCorrection::none;
   BiasForm bias_form = BiasForm::int32;  // of biases that the correction creates
+  /// Grids that are known already, as training leaves them, by value and by initializer: they count
+  /// instead of ranges and of a search.
+  std::map<std::string, QuantParams> activation_grids;
+  std::map<std::string, QuantParams> weight_grids;
 };
 
 /// Rounds weights and biases; proves for each integer layer that its accumulators fit int32. Bias

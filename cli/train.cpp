@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+
+#include <memory>
+
+#include "commands.h"
+#include "model.h"
+#include "narrow/core/error.h"
+#include "narrow/pipeline/train.h"
+#include "narrow/train/networks.h"
+
+namespace narrow::cli {
+namespace {
+
+constexpr const char* kExamples =
+    "\nExamples:\n"
+    "  narrow train --arch mnist_cnn -o cnn.onnx --data mnist:DIR,split=train "
+    "--eval-data mnist:DIR --epochs 10\n"
+    "  narrow train cnn.onnx -o cnn-w4a4.onnx --qat w4a4 --data mnist:DIR,split=train "
+    "--eval-data mnist:DIR --epochs 3 --lr 1e-4 --schedule cosine\n"
+    "  narrow train cnn.onnx -o cnn-w2a2.onnx --qat w2a2 --loss distill --data "
+    "mnist:DIR,split=train\n";
+
+struct TrainFlags {
+  std::string model;
+  std::string arch;
+  std::string output;
+  std::string data;
+  std::string eval_data;
+  std::string teacher;
+  std::string qat;
+  std::string optimizer = "adam";
+  std::string schedule = "constant";
+  std::string loss = "cross_entropy";
+  std::string ranges = "learned";
+  std::string checkpoint;
+  std::string log;
+  int64_t seed = 1;
+  bool resume = false;
+  train::TrainOptions options;
+};
+
+void run_train_command(const TrainFlags& flags, Context& context) {
+  if (flags.model.empty() == flags.arch.empty()) {
+    throw Error(ErrorCode::invalid_argument, "one of MODEL and --arch is needed",
+                "name a model to train on, or a network to train from scratch");
+  }
+  check_output_path(flags.output);
+  TrainJob job;
+  job.model = flags.model;
+  job.arch = flags.arch;
+  job.output = flags.output;
+  job.data = parse_data_spec(flags.data);
+  if (!flags.eval_data.empty()) job.eval_data = parse_data_spec(flags.eval_data);
+  job.qat = flags.qat;
+  if (!flags.qat.empty()) parse_qat(flags.qat);
+  job.teacher = flags.teacher;
+  job.options = flags.options;
+  job.options.optimizer = *train::optimizer_from_string(flags.optimizer);
+  job.options.schedule = *train::schedule_from_string(flags.schedule);
+  job.options.loss = *train::loss_from_string(flags.loss);
+  job.options.ranges = *train::range_from_string(flags.ranges);
+  job.options.seed = static_cast<uint64_t>(flags.seed);
+  job.options.threads = context.thread_count();
+  job.checkpoint = flags.checkpoint;
+  job.log = flags.log;
+  job.resume = flags.resume;
+  job.progress = make_progress();
+  if (!context.json) {
+    job.epoch = [](const train::EpochRecord& r) {
+      const std::string metric = r.metric ? fmt::format(", top1 {:.2f} %", *r.metric) : "";
+      write_stderr(fmt::format("epoch {}: loss {:.4f}{}, {:.0f} samples/s", r.epoch, r.loss, metric,
+                               r.samples_per_second));
+    };
+  }
+  const TrainReport report = run_train(job);
+  context.print(to_json(report), to_text(report));
+}
+
+void add_optimizer_flags(CLI::App& command, TrainFlags& flags) {
+  train::TrainOptions& o = flags.options;
+  constexpr double kLarge = 1e9;
+  add_integer(command, "--epochs", o.epochs, 1, 1000000, "Times through the data (default 10)");
+  add_integer(command, "--batch", o.batch, 1, 1000000, "Samples of a batch (default 100)");
+  add_integer(command, "--accumulate", o.accumulate, 1, 1000000, "Batches of a step (default 1)");
+  add_choice(command, "--optimizer", flags.optimizer, {"sgd", "adam", "adamw"}, "Default adam");
+  add_number(command, "--lr", o.lr, 0, 1000, "Learning rate (default 1e-3)");
+  add_number(command, "--momentum", o.momentum, 0, 1, "Of sgd (default 0.9)");
+  add_number(command, "--weight-decay", o.weight_decay, 0, 1000, "Of kernels and matrices");
+  add_number(command, "--clip-norm", o.clip_norm, 0, kLarge, "Largest norm of the gradients");
+  add_choice(command, "--schedule", flags.schedule, {"constant", "step", "cosine"},
+             "How the learning rate falls (default constant)");
+  add_integer(command, "--warmup-steps", o.warmup_steps, 0, 1000000000, "Steps of rising rate");
+  add_integer(command, "--step-epochs", o.step_epochs, 1, 1000000, "Schedule step: epochs a step");
+  add_number(command, "--gamma", o.gamma, 0, 1, "Schedule step: factor (default 0.1)");
+  add_number(command, "--ema", o.ema, 0, 0.999999, "Decay of averaged parameters; 0: off");
+  add_integer(command, "--patience", o.patience, 0, 1000000000,
+              "Stop after so many epochs without a better metric");
+  add_integer(command, "--seed", flags.seed, 0, int64_t{1} << 53, "Of order, weights and changes");
+}
+
+void add_loss_flags(CLI::App& command, TrainFlags& flags) {
+  train::TrainOptions& o = flags.options;
+  add_choice(command, "--loss", flags.loss, {"cross_entropy", "mse", "distill"},
+             "To labels, or to the teacher's outputs (default cross_entropy)");
+  command.add_option("--teacher", flags.teacher, "Of mse and distill (default: the float model)")
+      ->type_name("ONNX");
+  add_number(command, "--temperature", o.temperature, 0.01, 1000, "Of distill (default 4)");
+  add_number(command, "--distill-weight", o.distill_weight, 0, 1,
+             "Share of the teacher, the rest being the labels' (default 1)");
+  add_number(command, "--label-smoothing", o.label_smoothing, 0, 0.999, "Default 0");
+  add_integer(command, "--shift", o.shift, 0, 1000, "Move images by up to so many pixels");
+  command.add_flag("--flip", o.flip, "Mirror every other image");
+}
+
+}  // namespace
+
+void add_train(CLI::App& app, Context& context) {
+  CLI::App* command =
+      app.add_subcommand("train", "Train a network, in float or on the grids it is deployed on");
+  auto flags = std::make_shared<TrainFlags>();
+  command->add_option("model", flags->model, "The model to train on")->type_name("MODEL");
+  std::vector<std::string> names;
+  for (const train::Network& network : train::networks()) names.emplace_back(network.name);
+  add_choice(*command, "--arch", flags->arch, names, "A network to train from scratch");
+  command->add_option("-o,--output", flags->output, "The model to write")
+      ->type_name("ONNX")
+      ->required();
+  add_data(*command, flags->data, "Data to train on")->required();
+  command->add_option("--eval-data", flags->eval_data, "Data to measure on after each epoch")
+      ->type_name("SPEC");
+  command->add_option("--qat", flags->qat, "Bits of weights and activations, as in w4a4")
+      ->type_name("wNaM");
+  add_choice(*command, "--ranges", flags->ranges, {"learned", "fixed"},
+             "Scales by gradients, or as calibrated (default learned)");
+  add_optimizer_flags(*command, *flags);
+  add_loss_flags(*command, *flags);
+  command
+      ->add_option("--checkpoint", flags->checkpoint,
+                   "Kept after each epoch (default: beside the output while it trains)")
+      ->type_name("FILE");
+  command->add_flag("--resume", flags->resume, "Go on from the checkpoint of a run that ended");
+  command->add_option("--log", flags->log, "A line for each epoch")->type_name("CSV");
+  add_common_options(*command, context);
+  command->footer(kExamples);
+  command->callback([flags, &context] {
+    context.run = [flags, &context] { run_train_command(*flags, context); };
+  });
+}
+
+}  // namespace narrow::cli

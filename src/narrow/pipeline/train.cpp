@@ -1,0 +1,314 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "narrow/pipeline/train.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cmath>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <numeric>
+
+#include "narrow/core/error.h"
+#include "narrow/core/file.h"
+#include "narrow/core/hash.h"
+#include "narrow/core/rng.h"
+#include "narrow/core/version.h"
+#include "narrow/evaluate/bench.h"
+#include "narrow/evaluate/evaluate.h"
+#include "narrow/evaluate/runner.h"
+#include "narrow/formats/onnx/onnx.h"
+#include "narrow/graph/op_table.h"
+#include "narrow/graph/pass.h"
+#include "narrow/pipeline/calibrate.h"
+#include "narrow/ptq/assign.h"
+#include "narrow/ptq/plan.h"
+#include "narrow/ptq/rtn/rtn.h"
+#include "narrow/ptq/targets.h"
+#include "narrow/quant/quantize.h"
+#include "narrow/report/table.h"
+#include "narrow/runtime/session.h"
+#include "narrow/train/library.h"
+#include "narrow/train/networks.h"
+
+namespace narrow {
+namespace {
+
+namespace fs = std::filesystem;
+using train::TrainState;
+
+constexpr int64_t kCalibrationSamples = 500;
+
+std::shared_ptr<const Dataset> some_of(const std::shared_ptr<const Dataset>& data, int64_t count,
+                                       uint64_t seed) {
+  return subset(data, sample_indices(data->size(), count, seed));
+}
+
+class TrainRun {
+ public:
+  explicit TrainRun(const TrainJob& job) : job_(job), plugin_(train::load_plugin()) {}
+  TrainReport run();
+
+ private:
+  void read();
+  void plan_float();
+  void plan_grids();
+  Graph exported(const TrainState& state) const;
+  double measure(const Graph& graph) const;
+  TrainState start() const;
+  std::string fingerprint() const;
+  train::TrainHooks hooks();
+  void save(const TrainState& state);
+
+  const TrainJob& job_;
+  const train::Plugin& plugin_;
+  Graph graph_;
+  std::shared_ptr<const Dataset> data_;
+  std::shared_ptr<const Dataset> eval_;
+  QuantizeOptions quantize_;
+  Assignment assignment_;
+  train::TrainPlan plan_;
+  std::unique_ptr<Session> teacher_;
+  TrainReport report_;
+};
+
+void TrainRun::read() {
+  train::check_options(job_.options);
+  if (!job_.arch.empty()) {
+    graph_ = train::make_network(job_.arch, job_.options.seed);
+  } else {
+    graph_ = read_onnx(job_.model);
+  }
+  infer_shapes(graph_);
+  // Batch norms are folded into grids; while a float network learns, they stay.
+  PassOptions passes;
+  passes.context.evaluate = evaluate_constant;
+  if (job_.qat.empty()) passes.disabled = {"fold_batch_norm"};
+  optimize(graph_, passes);
+  infer_shapes(graph_);
+  data_ = open_dataset(job_.data, data_hints(graph_));
+  if (job_.eval_data) eval_ = open_dataset(*job_.eval_data, data_hints(graph_));
+  report_.model = job_.arch.empty() ? job_.model.string() : job_.arch;
+  report_.output = job_.output.string();
+  report_.qat = job_.qat;
+  report_.torch_version = plugin_.torch_version;
+  report_.samples = data_->size();
+  if (eval_ && job_.arch.empty()) report_.metric_before = measure(graph_);
+  if (job_.options.loss != train::LossKind::cross_entropy) {
+    teacher_ = std::make_unique<Session>(job_.teacher.empty() ? graph_ : read_onnx(job_.teacher));
+  }
+}
+
+double TrainRun::measure(const Graph& graph) const {
+  const Session session(graph);
+  EvaluateOptions options;
+  options.threads = job_.options.threads;
+  return evaluate(session, *eval_, options).value;
+}
+
+void TrainRun::plan_float() {
+  plan_.graph = graph_;
+  plan_.parameters = train::trainable_parameters(graph_);
+  for (const std::string& name : plan_.parameters) {
+    report_.parameters += graph_.constant(*graph_.find_value(name))->elements();
+  }
+}
+
+/// The assignment of the bits that are asked for, its grids as calibration and weights give them.
+void TrainRun::plan_grids() {
+  const QatBits bits = parse_qat(job_.qat);
+  quantize_.weights = NumberType{false, true, bits.weights};
+  quantize_.activations = NumberType{false, false, bits.activations};
+  quantize_ = resolve(quantize_);
+  assignment_ = assign(graph_, quantize_);
+  for (auto& [name, activation] : assignment_.activations) {
+    // What comes in and the scores that go out keep 8 bits.
+    const Value& value = graph_.value(*graph_.find_value(name));
+    if (value.is_input || value.is_output) activation.scheme.bits = 8;
+  }
+  CalibrateOptions calibration;
+  calibration.threads = job_.options.threads;
+  calibration.progress = job_.progress;
+  const auto some = some_of(data_, kCalibrationSamples, job_.options.seed);
+  const Statistics statistics = calibrate(graph_, assignment_.observed(), *some, calibration);
+  ObserverOptions observer;
+  observer.kind = bits.activations < 8 ? ObserverKind::mse : ObserverKind::minmax;
+  for (const auto& [name, range] : activation_ranges(assignment_, statistics, observer)) {
+    const AssignedActivation& activation = assignment_.activations.at(name);
+    std::string group;
+    for (const std::string& source : activation.sources) group += source + "\n";
+    plan_.activations[name] = {
+        params_from_ranges(std::array{range.rmin}, std::array{range.rmax}, {}, activation.scheme),
+        group};
+  }
+  for (const AssignedLayer& layer : assignment_.layers) {
+    if (!layer.weight_scheme) continue;
+    const Tensor& w = *graph_.constant(*graph_.find_value(layer.weights));
+    plan_.weights[layer.weights] = weight_params(w, *layer.weight_scheme);
+  }
+}
+
+Graph TrainRun::exported(const TrainState& state) const {
+  Graph graph = graph_;
+  train::set_parameters(graph, state);
+  if (job_.qat.empty()) {
+    PassOptions passes;
+    passes.context.evaluate = evaluate_constant;
+    optimize(graph, passes);
+    return graph;
+  }
+  Assignment assignment = assignment_;
+  PlanOptions options;
+  options.bias_form = find_target(quantize_.target).bias;
+  options.activation_grids = state.activations;
+  options.weight_grids = state.weights;
+  const QuantizationPlan plan = make_plan(graph, assignment, {}, options);
+  apply_plan(graph, assignment, plan);
+  infer_shapes(graph);
+  return graph;
+}
+
+/// The state before training.
+TrainState TrainRun::start() const {
+  TrainState state;
+  state.weights = plan_.weights;
+  for (const auto& [name, grid] : plan_.activations) state.activations[name] = grid.params;
+  return state;
+}
+
+std::string TrainRun::fingerprint() const {
+  const train::TrainOptions& o = job_.options;
+  Hash64 hash;
+  for (const ValueId id : graph_.live_values()) {
+    const Value& value = graph_.value(id);
+    hash.add_text(value.name);
+    if (value.is_constant()) hash.add(value.constant.raw(), value.constant.bytes());
+  }
+  hash.add_text(data_->fingerprint());
+  hash.add_text(fmt::format(
+      "{} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {}", kVersion,
+      plugin_.torch_version, job_.qat, o.epochs, o.batch, to_string(o.optimizer), o.lr, o.momentum,
+      o.weight_decay, o.clip_norm, o.accumulate, to_string(o.schedule), o.warmup_steps,
+      o.step_epochs, o.gamma, o.min_factor, to_string(o.loss), o.label_smoothing, o.temperature,
+      o.distill_weight, to_string(o.ranges), o.ema, o.shift, o.flip, o.seed));
+  return hash.hex();
+}
+
+train::TrainHooks TrainRun::hooks() {
+  train::TrainHooks hooks;
+  hooks.progress = job_.progress;
+  if (eval_) hooks.evaluate = [this](const TrainState& s) { return measure(exported(s)); };
+  if (teacher_) {
+    hooks.teacher = [this](const std::map<std::string, Tensor>& inputs) {
+      std::vector<Tensor> ordered;
+      for (const std::string& name : teacher_->input_names()) ordered.push_back(inputs.at(name));
+      return teacher_->run(ordered);
+    };
+  }
+  std::string lines = "epoch,loss,lr,metric,seconds,samples_per_second\n";
+  hooks.epoch = [this, lines](const train::EpochRecord& r) mutable {
+    lines += fmt::format("{},{:.6f},{:.6g},{},{:.2f},{:.1f}\n", r.epoch, r.loss, r.lr,
+                         r.metric ? fmt::format("{:.4f}", *r.metric) : "", r.seconds,
+                         r.samples_per_second);
+    if (!job_.log.empty()) write_text(job_.log, lines);
+    if (job_.epoch) job_.epoch(r);
+  };
+  return hooks;
+}
+
+void TrainRun::save(const TrainState& state) {
+  Graph graph = exported(state);
+  graph.metadata["narrow.version"] = kVersion;
+  graph.metadata["narrow.train"] =
+      fmt::format("qat={} epochs={} batch={} optimizer={} lr={} seed={} torch={}", job_.qat,
+                  job_.options.epochs, job_.options.batch, to_string(job_.options.optimizer),
+                  job_.options.lr, job_.options.seed, plugin_.torch_version);
+  write_onnx(graph, job_.output);
+  report_.output_bytes = fs::file_size(job_.output);
+  // What counts is the file, as others will read it.
+  if (eval_) report_.metric = measure(read_onnx(job_.output));
+}
+
+TrainReport TrainRun::run() {
+  const auto begin = std::chrono::steady_clock::now();
+  read();
+  if (!job_.qat.empty()) plan_grids();
+  plan_float();
+  if (eval_ && !job_.qat.empty()) report_.metric_ptq = measure(exported(start()));
+  train::CheckpointPlace place;
+  place.path =
+      job_.checkpoint.empty() ? job_.output.string() + ".training" : job_.checkpoint.string();
+  place.fingerprint = fingerprint();
+  place.resume = job_.resume;
+  train::TrainResult result = plugin_.train(plan_, *data_, job_.options, hooks(), place);
+  save(result.state);
+  std::error_code ignored;
+  if (job_.checkpoint.empty()) fs::remove(place.path, ignored);
+  report_.best_epoch = result.best_epoch;
+  report_.epochs = std::move(result.epochs);
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
+  report_.seconds = seconds.count();
+  report_.peak_rss_bytes = peak_rss_bytes();
+  return std::move(report_);
+}
+
+int bits_from(std::string_view text, std::string_view whole) {
+  if (text.size() == 1 && text[0] >= '2' && text[0] <= '8') return text[0] - '0';
+  throw Error(ErrorCode::invalid_argument, fmt::format("'{}' names no bits to train on", whole),
+              "write the bits of weights and activations, 2 to 8 each, as in w4a4");
+}
+
+}  // namespace
+
+QatBits parse_qat(std::string_view text) {
+  const size_t a = text.find('a');
+  if (text.empty() || text[0] != 'w' || a == std::string_view::npos) return {bits_from("", text)};
+  return {bits_from(text.substr(1, a - 1), text), bits_from(text.substr(a + 1), text)};
+}
+
+std::string to_json(const TrainReport& r) {
+  nlohmann::ordered_json j = {{"model", r.model},     {"output", r.output},
+                              {"qat", r.qat},         {"torch", r.torch_version},
+                              {"samples", r.samples}, {"parameters", r.parameters}};
+  const auto put = [&](const char* key, const std::optional<double>& value) {
+    if (value) j[key] = *value;
+  };
+  put("metric_before", r.metric_before);
+  put("metric_ptq", r.metric_ptq);
+  put("metric", r.metric);
+  j["best_epoch"] = r.best_epoch;
+  j["epochs"] = nlohmann::ordered_json::array();
+  for (const train::EpochRecord& e : r.epochs) {
+    nlohmann::ordered_json record = {{"epoch", e.epoch}, {"loss", e.loss}, {"lr", e.lr}};
+    if (e.metric) record["metric"] = *e.metric;
+    record["seconds"] = e.seconds;
+    record["samples_per_second"] = e.samples_per_second;
+    j["epochs"].push_back(std::move(record));
+  }
+  j["output_bytes"] = r.output_bytes;
+  j["wall_seconds"] = r.seconds;
+  j["peak_rss_bytes"] = r.peak_rss_bytes;
+  return j.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+}
+
+std::string to_text(const TrainReport& r) {
+  std::string out = fmt::format("{} -> {} ({})\n", r.model, r.output, format_bytes(r.output_bytes));
+  out += fmt::format("{} parameters, {} samples, {} epochs in {:.1f} s (libtorch {})\n",
+                     format_count(r.parameters), format_count(r.samples), r.epochs.size(),
+                     r.seconds, r.torch_version);
+  if (r.metric_before) out += fmt::format("top1 before   {:.2f} %\n", *r.metric_before);
+  if (r.metric_ptq) out += fmt::format("top1 {} untrained {:.2f} %\n", r.qat, *r.metric_ptq);
+  if (r.metric) {
+    out += fmt::format("top1 of the file {:.2f} %, epoch {} being the best\n", *r.metric,
+                       r.best_epoch);
+  }
+  return out;
+}
+
+TrainReport run_train(const TrainJob& job) {
+  return TrainRun(job).run();
+}
+
+}  // namespace narrow

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+// Training as a job: read, clean up, measure, calibrate the grids, train, export the codes that
+// were trained, verify, save.
+//
+//   TrainJob job{.model = "cnn.onnx", .output = "w4a4.onnx", .data = parse_data_spec("mnist:DIR")};
+//   job.qat = "w4a4";
+//   TrainReport report = run_train(job);
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "narrow/core/progress.h"
+#include "narrow/data/dataset.h"
+#include "narrow/ptq/options.h"
+#include "narrow/train/trainer.h"
+
+namespace narrow {
+
+struct TrainJob {
+  std::filesystem::path model;  // ONNX; empty with `arch`
+  std::string arch;             // a built-in description: train/networks.h
+  std::filesystem::path output;
+  DataSpec data;
+  std::optional<DataSpec> eval_data;  // empty: no metric while training
+  std::string qat;                    // "w4a4", "w8a8"; empty: float
+  std::filesystem::path teacher;      // ONNX; empty: the float model itself where the loss asks
+  train::TrainOptions options;
+  std::filesystem::path checkpoint;  // empty: beside the output
+  bool resume = false;
+  std::filesystem::path log;  // CSV, a line per epoch; may be empty
+  Progress progress;
+  std::function<void(const train::EpochRecord&)> epoch;
+};
+
+struct TrainReport {
+  std::string model;
+  std::string output;
+  std::string qat;
+  std::string torch_version;
+  int64_t samples = 0;
+  int64_t parameters = 0;
+  std::optional<double> metric_before;  // of the float model that came in
+  std::optional<double> metric_ptq;     // quantized on the same grids without training
+  std::optional<double> metric;         // of what was written
+  int64_t best_epoch = 0;
+  std::vector<train::EpochRecord> epochs;
+  uint64_t output_bytes = 0;
+  double seconds = 0;
+  uint64_t peak_rss_bytes = 0;
+};
+
+std::string to_json(const TrainReport& report);
+std::string to_text(const TrainReport& report);
+
+/// "w4a4": bits of weights and activations, 2 to 8 each. Throws invalid_argument.
+struct QatBits {
+  int weights = 8;
+  int activations = 8;
+};
+QatBits parse_qat(std::string_view text);
+
+/// Throws unsupported where libnarrow_train.so cannot be loaded, and Error naming what is wrong
+/// with model, data or options.
+TrainReport run_train(const TrainJob& job);
+
+}  // namespace narrow

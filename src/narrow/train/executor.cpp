@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "narrow/train/executor.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cctype>
+
+#include "narrow/core/error.h"
+#include "narrow/train/bridge.h"
+
+namespace narrow::train {
+namespace {
+
+const OpRule* find_rule(const Node& node) {
+  for (const OpRule* rule : all_rules()) {
+    if (node.is(rule->op, rule->domain)) return rule;
+  }
+  return nullptr;
+}
+
+/// libtorch's messages end in a list of its functions.
+std::string first_line(const char* what) {
+  const std::string text = what;
+  return text.substr(0, text.find('\n'));
+}
+
+}  // namespace
+
+std::vector<const OpRule*> all_rules() {
+  std::vector<const OpRule*> rules;
+  for (const auto table : {math_rules(), layer_rules(), shape_rules()}) {
+    for (const OpRule& rule : table) rules.push_back(&rule);
+  }
+  return rules;
+}
+
+Executor::Executor(const TrainPlan& plan) : graph_(plan.graph) {
+  graph_.sort();
+  std::string unknown;
+  for (const NodeId id : graph_.nodes()) {
+    const Node& node = graph_.node(id);
+    const OpRule* rule = find_rule(node);
+    if (rule == nullptr) {
+      unknown += fmt::format("{}'{}' ({})", unknown.empty() ? "" : ", ", node.name, node.op);
+      continue;
+    }
+    try {
+      steps_.push_back({id, rule->make(graph_, node), {}});
+    } catch (Error& e) {
+      e.add_context(fmt::format("node '{}' ({})", node.name, node.op));
+      throw;
+    }
+  }
+  if (!unknown.empty()) {
+    throw Error(ErrorCode::unsupported, "these nodes have no training rule: " + unknown,
+                "cut them off the model, or train the part before them");
+  }
+  constants_.resize(graph_.value_capacity());
+  grid_of_.resize(graph_.value_capacity());
+  trained_.resize(graph_.value_capacity());
+  for (const ValueId id : graph_.live_values()) {
+    const Value& value = graph_.value(id);
+    if (value.is_constant()) constants_[static_cast<size_t>(id)] = to_torch(value.constant);
+  }
+  const auto value_id = [&](const std::string& name) {
+    const auto id = graph_.find_value(name);
+    if (!id) throw Error(ErrorCode::not_found, fmt::format("the graph has no value '{}'", name));
+    return static_cast<size_t>(*id);
+  };
+  for (const std::string& name : plan.parameters) {
+    const size_t id = value_id(name);
+    torch::Tensor& parameter = parameters_[name] = constants_[id];
+    parameter.set_requires_grad(true);
+    trained_[id] = &parameter;
+  }
+  for (const NodeId id : graph_.nodes()) {
+    const Node& node = graph_.node(id);
+    if (!node.is("BatchNormalization")) continue;
+    for (const size_t i : {3, 4}) {
+      const ValueId value = node.input(i);
+      if (graph_.constant(value) == nullptr) continue;
+      buffers_[graph_.value(value).name] = constants_[static_cast<size_t>(value)];
+    }
+  }
+  for (const auto& [name, params] : plan.weights) {
+    grid_of_[value_id(name)] = &weight_grids_.emplace(name, params).first->second;
+  }
+  for (const auto& [name, grid] : plan.activations) {
+    groups_[name] = grid.group;
+    grid_of_[value_id(name)] =
+        &activation_grids_.try_emplace(grid.group, grid.params).first->second;
+  }
+  std::vector<bool> read(graph_.value_capacity());
+  for (const ValueId id : graph_.outputs()) read[static_cast<size_t>(id)] = true;
+  for (auto step = steps_.rbegin(); step != steps_.rend(); ++step) {
+    for (const ValueId id : graph_.node(step->node).inputs) {
+      if (id == kNoId || read[static_cast<size_t>(id)]) continue;
+      read[static_cast<size_t>(id)] = true;
+      step->last_uses.push_back(id);
+    }
+  }
+}
+
+void Executor::put(Tensors& values, ValueId id, torch::Tensor value) const {
+  const auto slot = static_cast<size_t>(id);
+  const Grid* grid = grid_of_[slot];
+  values[slot] = grid != nullptr ? (*grid)(value) : std::move(value);
+}
+
+Tensors Executor::values_of(const std::map<std::string, torch::Tensor>& inputs) const {
+  Tensors values = constants_;
+  for (const ValueId id : graph_.live_values()) {
+    const auto slot = static_cast<size_t>(id);
+    if (trained_[slot] != nullptr) {
+      put(values, id, *trained_[slot]);
+    } else if (graph_.value(id).is_constant() && grid_of_[slot] != nullptr) {
+      put(values, id, constants_[slot]);
+    }
+  }
+  for (const ValueId id : graph_.inputs()) {
+    const std::string& name = graph_.value(id).name;
+    const auto found = inputs.find(name);
+    if (found == inputs.end()) {
+      throw Error(ErrorCode::invalid_argument, fmt::format("the data have no input '{}'", name));
+    }
+    put(values, id, found->second);
+  }
+  return values;
+}
+
+Tensors Executor::run(const std::map<std::string, torch::Tensor>& inputs,
+                      const RunMode& mode) const {
+  Tensors values = values_of(inputs);
+  Tensors arguments;
+  for (const Step& step : steps_) {
+    const Node& node = graph_.node(step.node);
+    arguments.clear();
+    for (const ValueId id : node.inputs) {
+      arguments.push_back(id == kNoId ? torch::Tensor() : values[static_cast<size_t>(id)]);
+    }
+    try {
+      Tensors results = step.forward(arguments, mode);
+      for (size_t i = 0; i < node.outputs.size(); ++i) {
+        if (node.outputs[i] != kNoId) put(values, node.outputs[i], std::move(results.at(i)));
+      }
+    } catch (const c10::Error& e) {
+      throw Error(ErrorCode::invalid_argument, fmt::format("node '{}' ({}): {}", node.name, node.op,
+                                                           first_line(e.what_without_backtrace())));
+    }
+    for (const int32_t id : step.last_uses) values[static_cast<size_t>(id)] = torch::Tensor();
+  }
+  Tensors outputs;
+  for (const ValueId id : graph_.outputs()) outputs.push_back(values[static_cast<size_t>(id)]);
+  return outputs;
+}
+
+std::string Executor::first_non_finite(const std::map<std::string, torch::Tensor>& inputs) const {
+  const torch::NoGradGuard guard;
+  const auto finite = [](const torch::Tensor& x) {
+    return !x.defined() || !x.is_floating_point() || torch::isfinite(x).all().item<bool>();
+  };
+  Tensors values = values_of(inputs);
+  for (const auto& [name, parameter] : parameters_) {
+    if (!finite(parameter)) return fmt::format("the parameter '{}'", name);
+  }
+  for (const Step& step : steps_) {
+    const Node& node = graph_.node(step.node);
+    Tensors arguments;
+    for (const ValueId id : node.inputs) {
+      arguments.push_back(id == kNoId ? torch::Tensor() : values[static_cast<size_t>(id)]);
+    }
+    Tensors results = step.forward(arguments, {});
+    for (size_t i = 0; i < node.outputs.size(); ++i) {
+      if (node.outputs[i] == kNoId) continue;
+      if (!finite(results.at(i))) return fmt::format("the output of '{}' ({})", node.name, node.op);
+      put(values, node.outputs[i], std::move(results.at(i)));
+    }
+  }
+  return "";
+}
+
+}  // namespace narrow::train

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+// Runs a graph on libtorch, with gradients: one function for each node, chosen once from the tables
+// in ops/, values in slots.
+#pragma once
+
+#include <torch/torch.h>
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "narrow/graph/graph.h"
+#include "narrow/train/fake_quant.h"
+#include "narrow/train/trainer.h"
+
+namespace narrow::train {
+
+using Tensors = std::vector<torch::Tensor>;  // undefined where an optional one is absent
+
+/// What a node's function may depend on besides its inputs.
+struct RunMode {
+  bool training = false;
+};
+
+/// Made once for a node: attributes are read here. The inputs that come are those of the node.
+using Forward = std::function<Tensors(const Tensors& inputs, const RunMode& mode)>;
+
+struct OpRule {
+  const char* op;
+  Forward (*make)(const Graph& graph, const Node& node);
+  const char* domain = "";
+};
+
+/// The tables of ops/.
+std::span<const OpRule> math_rules();
+std::span<const OpRule> layer_rules();
+std::span<const OpRule> shape_rules();
+std::vector<const OpRule*> all_rules();
+
+class Executor {
+ public:
+  /// Throws unsupported naming every node without a rule.
+  explicit Executor(const TrainPlan& plan);
+  Executor(const Executor&) = delete;
+  Executor& operator=(const Executor&) = delete;
+
+  /// Outputs of the graph. Throws Error with the node named.
+  Tensors run(const std::map<std::string, torch::Tensor>& inputs, const RunMode& mode) const;
+  /// The value of the last run that is not finite, first in order, with its node; "" if none. Runs
+  /// again.
+  std::string first_non_finite(const std::map<std::string, torch::Tensor>& inputs) const;
+
+  std::map<std::string, torch::Tensor>& parameters() { return parameters_; }
+  /// Running statistics, which training updates without gradients.
+  std::map<std::string, torch::Tensor>& buffers() { return buffers_; }
+  std::map<std::string, Grid>& weight_grids() { return weight_grids_; }
+  std::map<std::string, Grid>& activation_grids() { return activation_grids_; }  // by group
+  const std::map<std::string, std::string>& groups() const { return groups_; }   // by value
+
+ private:
+  struct Step {
+    NodeId node;
+    Forward forward;
+    std::vector<int32_t> last_uses;  // values that no later step reads
+  };
+  Tensors values_of(const std::map<std::string, torch::Tensor>& inputs) const;
+  void put(Tensors& values, ValueId id, torch::Tensor value) const;
+
+  Graph graph_;
+  std::vector<Step> steps_;
+  std::map<std::string, torch::Tensor> parameters_;
+  std::map<std::string, torch::Tensor> buffers_;
+  std::map<std::string, Grid> weight_grids_;
+  std::map<std::string, Grid> activation_grids_;
+  std::map<std::string, std::string> groups_;
+  Tensors constants_;                    // by value
+  std::vector<const Grid*> grid_of_;     // by value; nullptr: none
+  std::vector<torch::Tensor*> trained_;  // by value; nullptr: none
+};
+
+}  // namespace narrow::train

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the tables of rules share.
+#pragma once
+
+#include <torch/torch.h>
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "narrow/train/executor.h"
+
+namespace narrow::train {
+
+inline bool given(const Tensors& inputs, size_t i) {
+  return i < inputs.size() && inputs[i].defined();
+}
+
+/// A rule whose function needs nothing of the node.
+template <torch::Tensor (*F)(const torch::Tensor&)>
+Forward unary(const Graph&, const Node&) {
+  return [](const Tensors& in, const RunMode&) -> Tensors { return {F(in[0])}; };
+}
+template <torch::Tensor (*F)(const torch::Tensor&, const torch::Tensor&)>
+Forward binary(const Graph&, const Node&) {
+  return [](const Tensors& in, const RunMode&) -> Tensors { return {F(in[0], in[1])}; };
+}
+
+/// The elements of a small integer tensor.
+inline std::vector<int64_t> ints_of(const torch::Tensor& x) {
+  const torch::Tensor c = x.to(torch::kInt64).contiguous();
+  return {c.data_ptr<int64_t>(), c.data_ptr<int64_t>() + c.numel()};
+}
+
+/// [left, right of the last axis, left, right of the one before, ...], as libtorch's pad wants it.
+std::vector<int64_t> pad_pairs(const std::vector<int64_t>& begin, const std::vector<int64_t>& end);
+
+}  // namespace narrow::train

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "narrow/train/plugin.h"
+
+#include <torch/torch.h>
+
+#include "narrow/core/error.h"
+#include "narrow/train/bridge.h"
+#include "narrow/train/executor.h"
+#include "narrow/train/loop.h"
+
+namespace narrow::train {
+namespace {
+
+/// What libtorch throws becomes an Error.
+template <class F>
+auto translated(F&& act) {
+  try {
+    return act();
+  } catch (const c10::Error& e) {
+    const std::string text = e.what_without_backtrace();
+    throw Error(ErrorCode::internal, "libtorch: " + text.substr(0, text.find('\n')));
+  }
+}
+
+TrainResult train(const TrainPlan& plan, const Dataset& data, const TrainOptions& options,
+                  const TrainHooks& hooks, const CheckpointPlace& checkpoint) {
+  return translated([&] { return run_training(plan, data, options, hooks, checkpoint); });
+}
+
+std::vector<Tensor> run(const TrainPlan& plan, const std::map<std::string, Tensor>& inputs) {
+  return translated([&] {
+    const torch::NoGradGuard guard;
+    std::map<std::string, torch::Tensor> converted;
+    for (const auto& [name, x] : inputs) converted[name] = to_torch(x);
+    std::vector<Tensor> outputs;
+    for (const torch::Tensor& y : Executor(plan).run(converted, {})) {
+      outputs.push_back(from_torch(y));
+    }
+    return outputs;
+  });
+}
+
+std::vector<std::string> operators() {
+  std::vector<std::string> names;
+  for (const OpRule* rule : all_rules()) names.emplace_back(rule->op);
+  return names;
+}
+
+constexpr Plugin kPlugin = {kPluginVersion, TORCH_VERSION, train, run, operators};
+
+}  // namespace
+}  // namespace narrow::train
+
+extern "C" __attribute__((visibility("default"))) const narrow::train::Plugin*
+narrow_train_plugin() {
+  return &narrow::train::kPlugin;
+}

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+// Training of a graph: what goes in and what comes out, free of libtorch. The work is done by
+// libnarrow_train.so (plugin.h), which runs the same graph with gradients.
+//
+//   TrainPlan plan{.graph = graph, .parameters = trainable_parameters(graph)};
+//   TrainResult r = library.train(plan, *data, options, hooks);
+//   set_parameters(graph, r.state);
+//
+// With grids in the plan this is quantization-aware training (Jacob et al., Quantization and
+// Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference, 2018): forward,
+// values and weights are rounded to their grids as the exported model rounds them; backward, the
+// rounding passes gradients through inside the grid (straight-through) and stops them outside;
+// what is updated is float.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "narrow/core/progress.h"
+#include "narrow/data/dataset.h"
+#include "narrow/graph/graph.h"
+#include "narrow/quant/scheme.h"
+
+namespace narrow::train {
+
+enum class OptimizerKind : uint8_t { sgd, adam, adamw };
+const char* to_string(OptimizerKind kind);
+std::optional<OptimizerKind> optimizer_from_string(std::string_view name);
+
+/// The learning rate over the steps, after a linear warm-up.
+///   constant; step: times `gamma` every `step_epochs`; cosine: half a wave down to lr *
+///   min_factor.
+enum class ScheduleKind : uint8_t { constant, step, cosine };
+const char* to_string(ScheduleKind kind);
+std::optional<ScheduleKind> schedule_from_string(std::string_view name);
+
+/// cross_entropy to the labels; mse and distill to the outputs of a teacher: distill is the
+/// Kullback-Leibler divergence of softmaxes at a temperature, times its square (Hinton et al.,
+/// Distilling the Knowledge in a Neural Network, 2015).
+enum class LossKind : uint8_t { cross_entropy, mse, distill };
+const char* to_string(LossKind kind);
+std::optional<LossKind> loss_from_string(std::string_view name);
+
+/// How ranges of activations and scales of weights change while training.
+///   learned: scales by their gradients (Esser et al., Learned Step Size Quantization, 2020), zero
+///            points as calibrated.
+///   fixed: activations as calibrated; scales of weights follow the weights' extremes.
+enum class RangeKind : uint8_t { learned, fixed };
+const char* to_string(RangeKind kind);
+std::optional<RangeKind> range_from_string(std::string_view name);
+
+struct TrainOptions {
+  int64_t epochs = 10;
+  int64_t batch = 100;
+  OptimizerKind optimizer = OptimizerKind::adam;
+  double lr = 1e-3;
+  double momentum = 0.9;    // sgd
+  double weight_decay = 0;  // of matrices and kernels, not of biases, norms and scales
+  double clip_norm = 0;     // of all gradients together; 0: off
+  int64_t accumulate = 1;   // batches of a step
+  ScheduleKind schedule = ScheduleKind::constant;
+  int64_t warmup_steps = 0;
+  int64_t step_epochs = 30;
+  double gamma = 0.1;
+  double min_factor = 0;
+  LossKind loss = LossKind::cross_entropy;
+  double label_smoothing = 0;
+  double temperature = 4;     // distill
+  double distill_weight = 1;  // the rest is cross_entropy, where there are labels
+  RangeKind ranges = RangeKind::learned;
+  double ema = 0;        // decay of averaged parameters, which are what comes out; 0: off
+  int64_t patience = 0;  // epochs without a better metric before it stops; 0: off
+  int64_t shift = 0;     // images move by up to so many pixels, at random
+  bool flip = false;     // and are mirrored
+  uint64_t seed = 1;
+  int threads = 0;  // 0: all CPUs of the affinity mask
+};
+
+/// Throws invalid_argument naming the option that makes no sense.
+void check_options(const TrainOptions& options);
+
+/// The learning rate of a step (from 0 on) of `steps_per_epoch` * epochs.
+double learning_rate(const TrainOptions& options, int64_t step, int64_t steps_per_epoch);
+
+/// Values of equal `group` share one grid.
+struct ActivationGrid {
+  QuantParams params;  // per_tensor
+  std::string group;
+};
+
+struct TrainPlan {
+  Graph graph;                          // float, shapes inferred
+  std::vector<std::string> parameters;  // initializers that are updated
+  /// Values that are rounded, and those that are computed from weights: by name.
+  std::map<std::string, ActivationGrid> activations;
+  std::map<std::string, QuantParams> weights;  // initializers
+  std::string output;                          // judged by the loss; empty: the first
+};
+
+/// float32 initializers that layers multiply with or add: kernels, matrices, biases, norms.
+std::vector<std::string> trainable_parameters(const Graph& graph);
+
+/// What training changes.
+struct TrainState {
+  std::map<std::string, Tensor> parameters;
+  std::map<std::string, QuantParams> activations;
+  std::map<std::string, QuantParams> weights;
+};
+void set_parameters(Graph& graph, const TrainState& state);
+
+struct EpochRecord {
+  int64_t epoch = 0;  // from 1 on
+  double loss = 0;    // mean over the epoch's samples
+  double lr = 0;      // of its last step
+  std::optional<double> metric;
+  double seconds = 0;  // of training alone
+  double samples_per_second = 0;
+};
+
+/// Called on the training thread.
+struct TrainHooks {
+  /// The metric of a state, larger is better; empty: none.
+  std::function<double(const TrainState&)> evaluate;
+  /// Outputs of the teacher, for mse and distill: as many as the graph has.
+  std::function<std::vector<Tensor>(const std::map<std::string, Tensor>& inputs)> teacher;
+  std::function<void(const EpochRecord&)> epoch;
+  Progress progress;
+};
+
+struct TrainResult {
+  TrainState state;  // of the best epoch where there is a metric, else of the last
+  int64_t best_epoch = 0;
+  std::vector<EpochRecord> epochs;
+};
+
+/// Where a run can be taken up again; read and written by the training library.
+struct CheckpointPlace {
+  std::string path;         // empty: none
+  std::string fingerprint;  // of model, data and options
+  bool resume = false;
+};
+
+}  // namespace narrow::train
