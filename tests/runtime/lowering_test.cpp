@@ -27,8 +27,10 @@ struct Net {
     for (float& v : t.mutable_data<float>()) v = static_cast<float>(spread * rng.normal());
     return t;
   }
-  void activation(const std::string& name, float rmin, float rmax, bool is_signed = false) {
+  void activation(const std::string& name, float rmin, float rmax, bool is_signed = false,
+                  int bits = 8) {
     Scheme scheme;
+    scheme.bits = bits;
     scheme.is_signed = is_signed;
     scheme.symmetry = Symmetry::asymmetric;
     const ScaleZeroPoint p = choose_params(rmin, rmax, scheme);
@@ -51,7 +53,8 @@ struct Net {
 };
 
 /// conv 3-8 (relu) -> maxpool -> conv 8-8 + residual (relu) -> global average -> fc
-Net residual_net() {
+/// Values between the layers have `bits`.
+Net residual_net(int bits = 8) {
   Net net;
   Graph& g = net.graph;
   const ValueId x = g.add_input("x", DType::float32, SymbolicShape{Dim::symbol("N"), 3, 12, 12});
@@ -81,12 +84,12 @@ Net residual_net() {
   const NodeId fc = g.add_node("Gemm", {flat, w, b}, {"y"}, {{"transB", int64_t{1}}}, "", "fc");
   g.add_output(g.node(fc).outputs[0]);
   net.activation("x", -2, 2);
-  net.activation("r1", 0, 2);
-  net.activation("p1", 0, 2);
-  net.activation("c2", -3, 3, true);
-  net.activation("r2", 0, 4);
-  net.activation("pool", 0, 3);
-  net.activation("flat", 0, 3);
+  net.activation("r1", 0, 2, false, bits);
+  net.activation("p1", 0, 2, false, bits);
+  net.activation("c2", -3, 3, true, bits);
+  net.activation("r2", 0, 4, false, bits);
+  net.activation("pool", 0, 3, false, bits);
+  net.activation("flat", 0, 3, false, bits);
   net.activation("y", -3, 3, true);
   for (const char* name : {"c1_w", "c2_w", "fc_w"}) net.weights(name, 0);
   return net;
@@ -144,6 +147,26 @@ TEST(Lowering, EveryMultiplyAddOfTheNetIsInteger) {
   EXPECT_EQ(macs.total, expected);
   EXPECT_EQ(macs.integer, expected);
   EXPECT_TRUE(session.lowering().refused.empty());
+}
+
+/// Codes of 2 and 4 bits have types of their own in a file; those of 3 and 6 are a Clip there.
+TEST(Lowering, ActivationsOfFewBitsAreIntegersToo) {
+  for (const int bits : {2, 3, 4, 6}) {
+    Net net = residual_net(bits);
+    const Graph graph = quantized(net);
+    const Session session(graph);
+    const Session::MacCount macs = session.count_macs({{1, 3, 12, 12}});
+    EXPECT_EQ(macs.integer, macs.total) << bits;
+    EXPECT_TRUE(session.lowering().refused.empty()) << bits;
+    const Tensor integer = session.run({input()})[0];
+    EXPECT_TRUE(identical(integer, run(graph, {.reference = true}))) << bits;
+    // A value at a tie may fall on the next code between the layers.
+    const Tensor real = run(graph, {.lower = false});
+    const float step = net.plan.activations["r2"].scale.item<float>();
+    for (size_t i = 0; i < 30; ++i) {
+      EXPECT_LE(std::abs(integer.data<float>()[i] - real.data<float>()[i]), step) << bits;
+    }
+  }
 }
 
 TEST(Lowering, AConvolutionIsExactlyItsDefinition) {

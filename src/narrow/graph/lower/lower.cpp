@@ -70,6 +70,7 @@ bool is_live(const Graph& graph, const std::string& name) {
 LoweringReport lower_to_integer(Graph& graph, const LoweringOptions& options) {
   LoweringReport report;
   graph.sort();
+  lower::widen_activations(graph);
   std::vector<LoweringRefusal> refused;
   // Rules append nodes, so one sweep may leave work for the next (a requantization behind a moved
   // DequantizeLinear); each sweep lowers at least one node, or is the last.

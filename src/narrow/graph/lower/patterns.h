@@ -78,6 +78,9 @@ void replace_codes(Graph& graph, NodeId quantize, ValueId codes);
 /// A new value of the wanted dtype with the shape of another.
 void annotate(Graph& graph, ValueId value, DType dtype, ValueId shape_of);
 
+/// Before the rules: activations of 2 and 4 bits as bytes. Returns how many.
+int64_t widen_activations(Graph& graph);
+
 // The rules, by file.
 Outcome lower_conv(Graph&, NodeId, const LoweringOptions&);
 Outcome lower_gemm(Graph&, NodeId, const LoweringOptions&);
