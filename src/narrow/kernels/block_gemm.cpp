@@ -8,13 +8,13 @@
 #include "narrow/core/error.h"
 #include "narrow/core/file.h"
 #include "narrow/core/parallel.h"
+#include "narrow/kernels/block_scratch.h"
 #include "narrow/kernels/weight_memory.h"
 
 namespace narrow::kernels {
 namespace {
 
-constexpr int64_t kRun = 32;     // values between two scales of the activations
-constexpr int64_t kAlign = 64;   // bytes
+constexpr int64_t kRun = BlockScratch::kRun;
 constexpr int64_t kSteps = 8;    // of 4 k in a run
 constexpr int64_t kPlane = 64;   // bytes
 constexpr int64_t kHalves = 32;  // bytes of one float16 for each row of a panel
@@ -48,10 +48,6 @@ BlockKernel kernel_of(BlockType type) {
   }
 }
 
-int64_t aligned(int64_t bytes) {
-  return (bytes + kAlign - 1) / kAlign * kAlign;
-}
-
 /// Bytes of one block's scales for the 16 rows of a panel.
 int64_t block_scale_bytes(const BlockForm& form) {
   const int64_t floats = (form.offset ? 2 : 1) * kHalves;
@@ -66,7 +62,7 @@ struct Record {
   explicit Record(const BlockForm& form)
       : blocks(form.values == kRun && !form.offset ? 2 : 1),
         block_scales(block_scale_bytes(form)),
-        scales(aligned(blocks * block_scales)),
+        scales(BlockScratch::aligned(blocks * block_scales)),
         run(form.bits * kPlane),
         block_codes(form.values / kRun * run),
         bytes(scales + blocks * block_codes) {}
@@ -179,7 +175,8 @@ PackedBlocks layout_blocks(BlockType type, std::span<const std::byte> w, int64_t
 }
 
 size_t packed_block_bytes(BlockType type, int64_t n, int64_t k) {
-  return static_cast<size_t>((n + kPanel - 1) / kPanel * layout_of(type, n, k).panel_bytes);
+  const PackedBlocks layout = layout_of(type, n, k);
+  return static_cast<size_t>(panels_of(layout) * layout.panel_bytes);
 }
 
 void pack_panels(const PackedBlocks& layout, std::span<const std::byte> w, int64_t begin,
@@ -208,7 +205,7 @@ void pack_panels(const PackedBlocks& layout, std::span<const std::byte> w, int64
 
 PackedBlocks pack_blocks(BlockType type, std::span<const std::byte> w, int64_t n, int64_t k) {
   PackedBlocks out = layout_blocks(type, w, n, k);
-  const int64_t panels = (n + kPanel - 1) / kPanel;
+  const int64_t panels = panels_of(out);
   const std::shared_ptr<uint8_t> memory =
       weight_memory(static_cast<size_t>(panels * out.panel_bytes));
   uint8_t* bytes = memory.get();
@@ -236,41 +233,20 @@ int64_t padded_rows(int64_t m, int64_t tile) {
   return (m + tile - 1) / tile * tile;
 }
 
-/// The parts of the scratch memory.
-struct Scratch {
-  Scratch(const PackedBlocks& w, int64_t rows, int64_t tile) {
-    const int64_t m = padded_rows(rows, tile);
-    const int64_t runs = w.k / kRun;
-    const int64_t groups = w.k / w.form.group;
-    scales = aligned(m * w.k);
-    start = scales + aligned(m * runs * 4);
-    sums = start + aligned(m * groups * 4);
-    bytes = sums + aligned(m * groups * 4);
-  }
-  int64_t scales = 0;
-  int64_t start = 0;
-  int64_t sums = 0;
-  int64_t bytes = 0;
-};
-
 }  // namespace
 
 size_t block_gemm_scratch_bytes(const KernelSet& kernels, const PackedBlocks& w, int64_t m) {
-  return static_cast<size_t>(Scratch(w, m, tile_of(kernels, m)).bytes);
+  return static_cast<size_t>(BlockScratch(w, padded_rows(m, tile_of(kernels, m))).bytes);
 }
 
 BlockRows quantize_rows(const KernelSet& kernels, const PackedBlocks& w, const float* x, int64_t m,
                         std::span<std::byte> scratch) {
   const int64_t tile = tile_of(kernels, m);
-  const Scratch parts(w, m, tile);
+  const BlockScratch parts(w, padded_rows(m, tile));
   if (scratch.size() < static_cast<size_t>(parts.bytes)) {
     throw Error(ErrorCode::internal, "scratch memory of a product is too small");
   }
-  BlockRows rows;
-  rows.codes = reinterpret_cast<int8_t*>(scratch.data());
-  rows.scales = reinterpret_cast<float*>(scratch.data() + parts.scales);
-  rows.start = reinterpret_cast<int32_t*>(scratch.data() + parts.start);
-  rows.sums = reinterpret_cast<float*>(scratch.data() + parts.sums);
+  BlockRows rows = parts.at(scratch.data());
   rows.tile = tile;
   rows.padded = padded_rows(m, tile);
 
@@ -325,7 +301,7 @@ void run_block_gemm(const KernelSet& kernels, const PackedBlocks& w, const float
     return;
   }
   const BlockRows rows = quantize_rows(kernels, w, x, m, scratch);
-  const int64_t panels = (w.n + kPanel - 1) / kPanel;
+  const int64_t panels = panels_of(w);
   multiply_panels(kernels, w, reinterpret_cast<const uint8_t*>(w.weights.raw()), 0, panels, rows, m,
                   y);
 }
@@ -338,7 +314,7 @@ void run_block_float(const KernelSet& kernels, const PackedBlocks& w, const floa
     return;
   }
   constexpr int64_t kBlockMacs = 2'000'000;  // some 50 us
-  const int64_t panels = (w.n + kPanel - 1) / kPanel;
+  const int64_t panels = panels_of(w);
   const int64_t width = std::max<int64_t>(1, kBlockMacs / (m * w.k * kPanel));
   parallel_for(panels, width, [&](int64_t begin, int64_t end) {
     BlockFloatArgs args;

@@ -5,22 +5,13 @@
 
 #include "narrow/core/error.h"
 #include "narrow/core/parallel.h"
+#include "narrow/kernels/block_scratch.h"
 
 namespace narrow::kernels {
 namespace {
 
-constexpr int64_t kRun = 32;    // values between two scales of the activations
-constexpr int64_t kAlign = 64;  // bytes
 /// Panels that are packed before they are multiplied: some MiB, and enough for many threads.
 constexpr int64_t kChunkPanels = 64;
-
-int64_t aligned(int64_t bytes) {
-  return (bytes + kAlign - 1) / kAlign * kAlign;
-}
-
-int64_t panels_of(const PackedBlocks& layout) {
-  return (layout.n + kPanel - 1) / kPanel;
-}
 
 int32_t form_index(BlockType type) {
   const std::span<const BlockForm> forms = block_forms();
@@ -29,40 +20,17 @@ int32_t form_index(BlockType type) {
   return static_cast<int32_t>(at - forms.begin());
 }
 
-/// Activations of few rows: codes, scales, start and sums, row by row.
-struct FewRows {
-  FewRows(const PackedBlocks& layout, int64_t m, std::byte* memory = nullptr)
-      : codes(reinterpret_cast<int8_t*>(memory)) {
-    const int64_t runs = layout.k / kRun;
-    const int64_t groups = layout.k / layout.form.group;
-    const int64_t at_scales = aligned(m * layout.k);
-    const int64_t at_start = at_scales + aligned(m * runs * 4);
-    const int64_t at_sums = at_start + aligned(m * groups * 4);
-    bytes = at_sums + aligned(m * groups * 4);
-    if (memory == nullptr) return;
-    scales = reinterpret_cast<float*>(memory + at_scales);
-    start = reinterpret_cast<int32_t*>(memory + at_start);
-    sums = reinterpret_cast<float*>(memory + at_sums);
-  }
-  int8_t* codes;
-  float* scales = nullptr;
-  int32_t* start = nullptr;
-  float* sums = nullptr;
-  int64_t bytes = 0;
-};
-
 void multiply_few(const KernelSet& kernels, const PackedBlocks& layout,
                   std::span<const std::byte> w, const float* x, int64_t m, float* y,
                   std::byte* scratch) {
-  const FewRows rows(layout, m, scratch);
-  const int64_t runs = layout.k / kRun;
-  const int64_t groups = layout.k / layout.form.group;
+  const BlockScratch parts(layout, m);
+  const BlockRows rows = parts.at(scratch);
   for (int64_t r = 0; r < m; ++r) {
     QuantizeBlocksArgs args{x + r * layout.k, 0, 1, layout.k, layout.form.group, 0, {}};
     args.rows = {rows.codes + r * layout.k,
-                 rows.scales + r * runs,
-                 rows.start + r * groups,
-                 rows.sums + r * groups,
+                 rows.scales + r * parts.runs,
+                 rows.start + r * parts.groups,
+                 rows.sums + r * parts.groups,
                  1,
                  1};
     kernels.quantize_blocks(args);
@@ -107,7 +75,7 @@ void multiply_many(const KernelSet& kernels, const PackedBlocks& layout,
 }  // namespace
 
 size_t stored_gemm_scratch_bytes(const KernelSet& kernels, const PackedBlocks& layout, int64_t m) {
-  if (m <= kMostBlockRows) return static_cast<size_t>(FewRows(layout, m).bytes);
+  if (m <= kMostBlockRows) return static_cast<size_t>(BlockScratch(layout, m).bytes);
   const int64_t panels = std::min(kChunkPanels, panels_of(layout));
   return block_gemm_scratch_bytes(kernels, layout, m) +
          static_cast<size_t>(panels * layout.panel_bytes);
