@@ -3,14 +3,9 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <array>
-#include <chrono>
-#include <cmath>
 #include <memory>
-#include <nlohmann/json.hpp>
-#include <numeric>
 
+#include "narrow/core/clock.h"
 #include "narrow/core/error.h"
 #include "narrow/core/file.h"
 #include "narrow/core/hash.h"
@@ -27,8 +22,6 @@
 #include "narrow/ptq/plan.h"
 #include "narrow/ptq/rtn/rtn.h"
 #include "narrow/ptq/targets.h"
-#include "narrow/quant/quantize.h"
-#include "narrow/report/table.h"
 #include "narrow/runtime/session.h"
 #include "narrow/train/library.h"
 #include "narrow/train/networks.h"
@@ -135,13 +128,13 @@ void TrainRun::plan_grids() {
   const Statistics statistics = calibrate(graph_, assignment_.observed(), *some, calibration);
   ObserverOptions observer;
   observer.kind = bits.activations < 8 ? ObserverKind::mse : ObserverKind::minmax;
-  for (const auto& [name, range] : activation_ranges(assignment_, statistics, observer)) {
-    const AssignedActivation& activation = assignment_.activations.at(name);
+  const auto ranges = activation_ranges(assignment_, statistics, observer);
+  for (const auto& [name, grid] : activation_grids(assignment_, ranges)) {
     std::string group;
-    for (const std::string& source : activation.sources) group += source + "\n";
-    plan_.activations[name] = {
-        params_from_ranges(std::array{range.rmin}, std::array{range.rmax}, {}, activation.scheme),
-        group};
+    for (const std::string& source : assignment_.activations.at(name).sources) {
+      group += source + "\n";
+    }
+    plan_.activations[name] = {grid, group};
   }
   for (const AssignedLayer& layer : assignment_.layers) {
     if (!layer.weight_scheme) continue;
@@ -232,7 +225,7 @@ void TrainRun::save(const TrainState& state) {
 }
 
 TrainReport TrainRun::run() {
-  const auto begin = std::chrono::steady_clock::now();
+  const auto begin = Clock::now();
   read();
   if (!job_.qat.empty()) plan_grids();
   plan_float();
@@ -248,8 +241,7 @@ TrainReport TrainRun::run() {
   if (job_.checkpoint.empty()) fs::remove(place.path, ignored);
   report_.best_epoch = result.best_epoch;
   report_.epochs = std::move(result.epochs);
-  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
-  report_.seconds = seconds.count();
+  report_.seconds = seconds_since(begin);
   report_.peak_rss_bytes = peak_rss_bytes();
   return std::move(report_);
 }
@@ -266,45 +258,6 @@ QatBits parse_qat(std::string_view text) {
   const size_t a = text.find('a');
   if (text.empty() || text[0] != 'w' || a == std::string_view::npos) return {bits_from("", text)};
   return {bits_from(text.substr(1, a - 1), text), bits_from(text.substr(a + 1), text)};
-}
-
-std::string to_json(const TrainReport& r) {
-  nlohmann::ordered_json j = {{"model", r.model},     {"output", r.output},
-                              {"qat", r.qat},         {"torch", r.torch_version},
-                              {"samples", r.samples}, {"parameters", r.parameters}};
-  const auto put = [&](const char* key, const std::optional<double>& value) {
-    if (value) j[key] = *value;
-  };
-  put("metric_before", r.metric_before);
-  put("metric_ptq", r.metric_ptq);
-  put("metric", r.metric);
-  j["best_epoch"] = r.best_epoch;
-  j["epochs"] = nlohmann::ordered_json::array();
-  for (const train::EpochRecord& e : r.epochs) {
-    nlohmann::ordered_json record = {{"epoch", e.epoch}, {"loss", e.loss}, {"lr", e.lr}};
-    if (e.metric) record["metric"] = *e.metric;
-    record["seconds"] = e.seconds;
-    record["samples_per_second"] = e.samples_per_second;
-    j["epochs"].push_back(std::move(record));
-  }
-  j["output_bytes"] = r.output_bytes;
-  j["wall_seconds"] = r.seconds;
-  j["peak_rss_bytes"] = r.peak_rss_bytes;
-  return j.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
-}
-
-std::string to_text(const TrainReport& r) {
-  std::string out = fmt::format("{} -> {} ({})\n", r.model, r.output, format_bytes(r.output_bytes));
-  out += fmt::format("{} parameters, {} samples, {} epochs in {:.1f} s (libtorch {})\n",
-                     format_count(r.parameters), format_count(r.samples), r.epochs.size(),
-                     r.seconds, r.torch_version);
-  if (r.metric_before) out += fmt::format("top1 before   {:.2f} %\n", *r.metric_before);
-  if (r.metric_ptq) out += fmt::format("top1 {} untrained {:.2f} %\n", r.qat, *r.metric_ptq);
-  if (r.metric) {
-    out += fmt::format("top1 of the file {:.2f} %, epoch {} being the best\n", *r.metric,
-                       r.best_epoch);
-  }
-  return out;
 }
 
 TrainReport run_train(const TrainJob& job) {

@@ -9,14 +9,14 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "narrow/core/progress.h"
 #include "narrow/data/dataset.h"
-#include "narrow/ptq/options.h"
+#include "narrow/report/train_report.h"
 #include "narrow/train/trainer.h"
 
 namespace narrow {
@@ -36,26 +36,6 @@ struct TrainJob {
   Progress progress;
   std::function<void(const train::EpochRecord&)> epoch;
 };
-
-struct TrainReport {
-  std::string model;
-  std::string output;
-  std::string qat;
-  std::string torch_version;
-  int64_t samples = 0;
-  int64_t parameters = 0;
-  std::optional<double> metric_before;  // of the float model that came in
-  std::optional<double> metric_ptq;     // quantized on the same grids without training
-  std::optional<double> metric;         // of what was written
-  int64_t best_epoch = 0;
-  std::vector<train::EpochRecord> epochs;
-  uint64_t output_bytes = 0;
-  double seconds = 0;
-  uint64_t peak_rss_bytes = 0;
-};
-
-std::string to_json(const TrainReport& report);
-std::string to_text(const TrainReport& report);
 
 /// "w4a4": bits of weights and activations, 2 to 8 each. Throws invalid_argument.
 struct QatBits {

@@ -27,10 +27,6 @@ const Tensor& constant_of(const Graph& graph, const std::string& name) {
   return *tensor;
 }
 
-QuantParams grid_of(const Range& range, const Scheme& scheme) {
-  return params_from_ranges(std::array{range.rmin}, std::array{range.rmax}, {}, scheme);
-}
-
 std::vector<int32_t> int32_values(const Tensor& tensor) {
   std::vector<int32_t> out;
   if (!tensor.defined()) return out;
@@ -45,18 +41,9 @@ class Planner {
       : graph_(graph), assignment_(assignment), ranges_(ranges), options_(options) {}
 
   QuantizationPlan run() {
-    for (const auto& [name, activation] : assignment_.activations) {
-      const auto known = options_.activation_grids.find(name);
-      if (known != options_.activation_grids.end()) {
-        out_.qdq.activations[name] = known->second;
-        continue;
-      }
-      const auto range = ranges_.find(name);
-      if (range == ranges_.end()) {
-        throw Error(ErrorCode::internal, fmt::format("no range for value '{}'", name));
-      }
-      out_.qdq.activations[name] = grid_of(range->second, activation.scheme);
-    }
+    out_.qdq.activations = options_.activation_grids.empty()
+                               ? activation_grids(assignment_, ranges_)
+                               : options_.activation_grids;
     for (const auto& entry : assignment_.constants) {
       const std::string& name = entry.first;
       const Scheme& scheme = entry.second;
@@ -276,6 +263,20 @@ std::map<std::string, Range> activation_ranges(const Assignment& assignment,
     ranges[name] = range;
   }
   return ranges;
+}
+
+std::map<std::string, QuantParams> activation_grids(const Assignment& assignment,
+                                                    const std::map<std::string, Range>& ranges) {
+  std::map<std::string, QuantParams> grids;
+  for (const auto& [name, activation] : assignment.activations) {
+    const auto range = ranges.find(name);
+    if (range == ranges.end()) {
+      throw Error(ErrorCode::internal, fmt::format("no range for value '{}'", name));
+    }
+    grids[name] = params_from_ranges(std::array{range->second.rmin}, std::array{range->second.rmax},
+                                     {}, activation.scheme);
+  }
+  return grids;
 }
 
 QuantizationPlan make_plan(Graph& graph, Assignment& assignment,

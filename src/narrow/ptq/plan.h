@@ -22,6 +22,10 @@ std::map<std::string, Range> activation_ranges(const Assignment& assignment,
                                                const Statistics& statistics,
                                                const ObserverOptions& observer);
 
+/// The grid of every assigned activation, for its range. Throws internal for one without a range.
+std::map<std::string, QuantParams> activation_grids(const Assignment& assignment,
+                                                    const std::map<std::string, Range>& ranges);
+
 struct LayerOutcome {
   std::string node;
   double weight_sqnr_db = 0;
@@ -39,8 +43,8 @@ struct PlanOptions {
   /// fast: shifts the biases of layers with moments. (empirical needs runs: pipeline/.)
   BiasCorrection bias_correction = BiasCorrection::none;
   BiasForm bias_form = BiasForm::int32;  // of biases that the correction creates
-  /// Grids that are known already, as training leaves them, by value and by initializer: they count
-  /// instead of ranges and of a search.
+  /// Grids that are known already, as training leaves them: those of all values, which then need no
+  /// ranges, and those of initializers, which then need no search. Empty: none are.
   std::map<std::string, QuantParams> activation_grids;
   std::map<std::string, QuantParams> weight_grids;
 };

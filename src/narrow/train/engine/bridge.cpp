@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "narrow/train/bridge.h"
+#include "narrow/train/engine/bridge.h"
 
 #include <cstring>
 

@@ -1,20 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "narrow/train/executor.h"
+#include "narrow/train/engine/executor.h"
 
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <cctype>
-
 #include "narrow/core/error.h"
-#include "narrow/train/bridge.h"
+#include "narrow/train/engine/bridge.h"
 
 namespace narrow::train {
 namespace {
 
 const OpRule* find_rule(const Node& node) {
-  for (const OpRule* rule : all_rules()) {
-    if (node.is(rule->op, rule->domain)) return rule;
+  for (const std::span<const OpRule> table : all_rules()) {
+    for (const OpRule& rule : table) {
+      if (node.is(rule.op, rule.domain)) return &rule;
+    }
   }
   return nullptr;
 }
@@ -27,12 +26,8 @@ std::string first_line(const char* what) {
 
 }  // namespace
 
-std::vector<const OpRule*> all_rules() {
-  std::vector<const OpRule*> rules;
-  for (const auto table : {math_rules(), layer_rules(), shape_rules()}) {
-    for (const OpRule& rule : table) rules.push_back(&rule);
-  }
-  return rules;
+std::array<std::span<const OpRule>, 3> all_rules() {
+  return {math_rules(), layer_rules(), shape_rules()};
 }
 
 Executor::Executor(const TrainPlan& plan) : graph_(plan.graph) {
@@ -129,9 +124,8 @@ Tensors Executor::values_of(const std::map<std::string, torch::Tensor>& inputs) 
   return values;
 }
 
-Tensors Executor::run(const std::map<std::string, torch::Tensor>& inputs,
-                      const RunMode& mode) const {
-  Tensors values = values_of(inputs);
+/// Whether it came to the end.
+bool Executor::run_steps(Tensors& values, const RunMode& mode, const Look& look) const {
   Tensors arguments;
   for (const Step& step : steps_) {
     const Node& node = graph_.node(step.node);
@@ -142,7 +136,9 @@ Tensors Executor::run(const std::map<std::string, torch::Tensor>& inputs,
     try {
       Tensors results = step.forward(arguments, mode);
       for (size_t i = 0; i < node.outputs.size(); ++i) {
-        if (node.outputs[i] != kNoId) put(values, node.outputs[i], std::move(results.at(i)));
+        if (node.outputs[i] == kNoId) continue;
+        if (look && !look(node, results.at(i))) return false;
+        put(values, node.outputs[i], std::move(results.at(i)));
       }
     } catch (const c10::Error& e) {
       throw Error(ErrorCode::invalid_argument, fmt::format("node '{}' ({}): {}", node.name, node.op,
@@ -150,6 +146,13 @@ Tensors Executor::run(const std::map<std::string, torch::Tensor>& inputs,
     }
     for (const int32_t id : step.last_uses) values[static_cast<size_t>(id)] = torch::Tensor();
   }
+  return true;
+}
+
+Tensors Executor::run(const std::map<std::string, torch::Tensor>& inputs,
+                      const RunMode& mode) const {
+  Tensors values = values_of(inputs);
+  run_steps(values, mode);
   Tensors outputs;
   for (const ValueId id : graph_.outputs()) outputs.push_back(values[static_cast<size_t>(id)]);
   return outputs;
@@ -160,24 +163,16 @@ std::string Executor::first_non_finite(const std::map<std::string, torch::Tensor
   const auto finite = [](const torch::Tensor& x) {
     return !x.defined() || !x.is_floating_point() || torch::isfinite(x).all().item<bool>();
   };
-  Tensors values = values_of(inputs);
   for (const auto& [name, parameter] : parameters_) {
     if (!finite(parameter)) return fmt::format("the parameter '{}'", name);
   }
-  for (const Step& step : steps_) {
-    const Node& node = graph_.node(step.node);
-    Tensors arguments;
-    for (const ValueId id : node.inputs) {
-      arguments.push_back(id == kNoId ? torch::Tensor() : values[static_cast<size_t>(id)]);
-    }
-    Tensors results = step.forward(arguments, {});
-    for (size_t i = 0; i < node.outputs.size(); ++i) {
-      if (node.outputs[i] == kNoId) continue;
-      if (!finite(results.at(i))) return fmt::format("the output of '{}' ({})", node.name, node.op);
-      put(values, node.outputs[i], std::move(results.at(i)));
-    }
-  }
-  return "";
+  Tensors values = values_of(inputs);
+  std::string found;
+  run_steps(values, {}, [&](const Node& node, const torch::Tensor& output) {
+    if (!finite(output)) found = fmt::format("the output of '{}' ({})", node.name, node.op);
+    return found.empty();
+  });
+  return found;
 }
 
 }  // namespace narrow::train

@@ -5,6 +5,7 @@
 
 #include <torch/torch.h>
 
+#include <array>
 #include <functional>
 #include <map>
 #include <memory>
@@ -13,7 +14,7 @@
 #include <vector>
 
 #include "narrow/graph/graph.h"
-#include "narrow/train/fake_quant.h"
+#include "narrow/train/engine/fake_quant.h"
 #include "narrow/train/trainer.h"
 
 namespace narrow::train {
@@ -38,7 +39,7 @@ struct OpRule {
 std::span<const OpRule> math_rules();
 std::span<const OpRule> layer_rules();
 std::span<const OpRule> shape_rules();
-std::vector<const OpRule*> all_rules();
+std::array<std::span<const OpRule>, 3> all_rules();
 
 class Executor {
  public:
@@ -49,16 +50,20 @@ class Executor {
 
   /// Outputs of the graph. Throws Error with the node named.
   Tensors run(const std::map<std::string, torch::Tensor>& inputs, const RunMode& mode) const;
-  /// The value of the last run that is not finite, first in order, with its node; "" if none. Runs
+  /// What is not finite, first in order: a parameter or a node's output; "" if nothing is. Runs
   /// again.
   std::string first_non_finite(const std::map<std::string, torch::Tensor>& inputs) const;
 
   std::map<std::string, torch::Tensor>& parameters() { return parameters_; }
+  const std::map<std::string, torch::Tensor>& parameters() const { return parameters_; }
   /// Running statistics, which training updates without gradients.
   std::map<std::string, torch::Tensor>& buffers() { return buffers_; }
+  const std::map<std::string, torch::Tensor>& buffers() const { return buffers_; }
   std::map<std::string, Grid>& weight_grids() { return weight_grids_; }
+  const std::map<std::string, Grid>& weight_grids() const { return weight_grids_; }
   std::map<std::string, Grid>& activation_grids() { return activation_grids_; }  // by group
-  const std::map<std::string, std::string>& groups() const { return groups_; }   // by value
+  const std::map<std::string, Grid>& activation_grids() const { return activation_grids_; }
+  const std::map<std::string, std::string>& groups() const { return groups_; }  // by value
 
  private:
   struct Step {
@@ -66,8 +71,11 @@ class Executor {
     Forward forward;
     std::vector<int32_t> last_uses;  // values that no later step reads
   };
+  /// Told of each output of each node, before it is rounded to its grid; false ends the run.
+  using Look = std::function<bool(const Node& node, const torch::Tensor& output)>;
   Tensors values_of(const std::map<std::string, torch::Tensor>& inputs) const;
   void put(Tensors& values, ValueId id, torch::Tensor value) const;
+  bool run_steps(Tensors& values, const RunMode& mode, const Look& look = {}) const;
 
   Graph graph_;
   std::vector<Step> steps_;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "narrow/train/fake_quant.h"
+#include "narrow/train/engine/fake_quant.h"
 
 #include <algorithm>
 #include <cmath>
@@ -8,7 +8,7 @@
 #include "narrow/core/parallel.h"
 #include "narrow/quant/quantize.h"
 #include "narrow/quant/unit_map.h"
-#include "narrow/train/bridge.h"
+#include "narrow/train/engine/bridge.h"
 
 namespace narrow::train {
 namespace {
@@ -191,9 +191,9 @@ void Grid::follow(const torch::Tensor& x) {
   log_scale_.copy_(to_torch(now.scale).reshape({-1}).log());
 }
 
-QuantParams Grid::params() const {
+QuantParams Grid::params(const torch::Tensor& log_scale) const {
   QuantParams out = params_;
-  out.scale = from_torch(log_scale_.exp()).reshaped(params_.scale.dims());
+  out.scale = from_torch(log_scale.exp()).reshaped(params_.scale.dims());
   return out;
 }
 

@@ -27,10 +27,11 @@ class Grid {
   /// Logarithms of the scales, one per unit, a leaf: what is trained, so that scales stay positive
   /// and small ones learn at the pace of large ones.
   torch::Tensor& log_scale() { return log_scale_; }
+  const torch::Tensor& log_scale() const { return log_scale_; }
+  /// As the exporter wants them: the scales that these logarithms stand for.
+  QuantParams params(const torch::Tensor& log_scale) const;
   /// Scales from the extremes of x.
   void follow(const torch::Tensor& x);
-  /// As the exporter wants them.
-  QuantParams params() const;
 
  private:
   QuantParams params_;

@@ -1,34 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "narrow/train/loop.h"
+#include "narrow/train/engine/loop.h"
 
 #include <fmt/format.h>
 #include <torch/torch.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <numeric>
 #include <sstream>
 
+#include "narrow/core/clock.h"
 #include "narrow/core/error.h"
-#include "narrow/core/file.h"
 #include "narrow/core/parallel.h"
 #include "narrow/core/rng.h"
 #include "narrow/train/augment.h"
-#include "narrow/train/bridge.h"
 #include "narrow/train/checkpoint.h"
-#include "narrow/train/executor.h"
+#include "narrow/train/engine/bridge.h"
+#include "narrow/train/engine/executor.h"
+#include "narrow/train/engine/loss.h"
+#include "narrow/train/engine/method.h"
+#include "narrow/train/engine/optimizer.h"
 
 namespace narrow::train {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-namespace F = torch::nn::functional;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 /// One seed for each epoch and use, so that a resumed run draws what an uninterrupted one drew.
 uint64_t seed_of(uint64_t seed, int64_t epoch, uint64_t use) {
@@ -60,13 +55,14 @@ class Trainer {
         hooks_(hooks),
         place_(place),
         threads_(options.threads),
-        executor_(plan) {
-    check_data();
-    find_output();
+        executor_(plan),
+        loss_(plan, options, hooks, data.labelled()) {
+    if (data.size() == 0) throw Error(ErrorCode::invalid_argument, "the data have no samples");
     for (auto& [name, tensor] : executor_.parameters()) learned_["parameter." + name] = &tensor;
     for (auto& [name, grid] : executor_.weight_grids()) add_grid("weight_scale." + name, grid);
     for (auto& [name, grid] : executor_.activation_grids()) add_grid("value_scale." + name, grid);
-    make_optimizer();
+    methods_ = make_methods(executor_, learned_, plan, options);
+    optimizer_ = make_optimizer(learned_, options);
     steps_per_epoch_ = (data_.size() + options.batch * options.accumulate - 1) /
                        (options.batch * options.accumulate);
     if (options.ema > 0) {
@@ -77,27 +73,16 @@ class Trainer {
   TrainResult run();
 
  private:
-  struct Taken {
-    std::map<std::string, torch::Tensor> inputs;
-    std::map<std::string, Tensor> raw;
-    std::vector<int64_t> labels;
-  };
-  void check_data() const;
-  void find_output();
   void add_grid(const std::string& name, Grid& grid);
-  void make_optimizer();
-  Taken take(std::span<const int64_t> indices, Rng& rng) const;
-  torch::Tensor loss_of(const Taken& batch);
-  torch::Tensor hard_loss(const torch::Tensor& logits, const std::vector<int64_t>& labels) const;
-  torch::Tensor teacher_loss(const torch::Tensor& y, const Taken& batch) const;
+  TakenBatch take(std::span<const int64_t> indices, Rng& rng) const;
+  torch::Tensor loss_of(const TakenBatch& batch);
   void step(int64_t number);
-  void follow_weights();
   EpochRecord epoch(int64_t number);
   TrainState state() const;
   void judge(EpochRecord& record);
   void save(int64_t epoch) const;
   int64_t load();
-  [[noreturn]] void diverged(const Taken& batch, int64_t epoch, int64_t step);
+  [[noreturn]] void diverged(const TakenBatch& batch, int64_t epoch, int64_t step);
 
   const TrainPlan& plan_;
   const Dataset& data_;
@@ -106,39 +91,15 @@ class Trainer {
   const CheckpointPlace& place_;
   Threads threads_;
   Executor executor_;
-  size_t output_ = 0;
-  bool probabilities_ = false;  // the output is a softmax
-  std::map<std::string, torch::Tensor*> learned_;
+  Loss loss_;
+  Learned learned_;
+  std::vector<std::unique_ptr<Method>> methods_;
   std::map<std::string, torch::Tensor> averages_;
   std::unique_ptr<torch::optim::Optimizer> optimizer_;
   int64_t steps_per_epoch_ = 1;
   TrainResult result_;
   double best_metric_ = 0;
 };
-
-void Trainer::check_data() const {
-  if (data_.size() == 0) throw Error(ErrorCode::invalid_argument, "the data have no samples");
-  const bool labels = options_.loss == LossKind::cross_entropy ||
-                      (options_.loss == LossKind::distill && options_.distill_weight < 1);
-  if (labels && !data_.labelled()) {
-    throw Error(ErrorCode::invalid_argument, "these data have no labels",
-                "train with --loss distill against the float model's outputs");
-  }
-  if (options_.loss != LossKind::cross_entropy && !hooks_.teacher) {
-    throw Error(ErrorCode::invalid_argument,
-                fmt::format("loss {} needs a teacher", to_string(options_.loss)),
-                "give --teacher MODEL");
-  }
-}
-
-void Trainer::find_output() {
-  const Graph& graph = plan_.graph;
-  for (size_t i = 0; i < graph.outputs().size(); ++i) {
-    if (graph.value(graph.outputs()[i]).name == plan_.output) output_ = i;
-  }
-  const Node* producer = graph.producer(graph.outputs().at(output_));
-  probabilities_ = producer != nullptr && producer->is("Softmax");
-}
 
 void Trainer::add_grid(const std::string& name, Grid& grid) {
   // Weights' scales that follow the weights are no parameters; calibrated ones do not change.
@@ -147,55 +108,9 @@ void Trainer::add_grid(const std::string& name, Grid& grid) {
   learned_[name] = &grid.log_scale();
 }
 
-void Trainer::make_optimizer() {
-  std::vector<torch::Tensor> decayed;
-  std::vector<torch::Tensor> plain;
-  for (auto& [name, tensor] : learned_) {
-    const bool matrix = name.starts_with("parameter.") && tensor->dim() >= 2;
-    (matrix ? decayed : plain).push_back(*tensor);
-  }
-  std::vector<torch::optim::OptimizerParamGroup> groups;
-  const auto add = [&](const std::vector<torch::Tensor>& tensors, double decay) {
-    if (tensors.empty()) return;
-    torch::optim::OptimizerParamGroup group(tensors);
-    switch (options_.optimizer) {
-      case OptimizerKind::sgd:
-        group.set_options(std::make_unique<torch::optim::SGDOptions>(
-            torch::optim::SGDOptions(options_.lr).momentum(options_.momentum).weight_decay(decay)));
-        break;
-      case OptimizerKind::adam:
-        group.set_options(std::make_unique<torch::optim::AdamOptions>(
-            torch::optim::AdamOptions(options_.lr).weight_decay(decay)));
-        break;
-      case OptimizerKind::adamw:
-        group.set_options(std::make_unique<torch::optim::AdamWOptions>(
-            torch::optim::AdamWOptions(options_.lr).weight_decay(decay)));
-        break;
-    }
-    groups.push_back(std::move(group));
-  };
-  add(decayed, options_.weight_decay);
-  add(plain, 0);
-  if (groups.empty()) {
-    throw Error(ErrorCode::invalid_argument, "the model has nothing to train");
-  }
-  switch (options_.optimizer) {
-    case OptimizerKind::sgd:
-      optimizer_ =
-          std::make_unique<torch::optim::SGD>(groups, torch::optim::SGDOptions(options_.lr));
-      break;
-    case OptimizerKind::adam:
-      optimizer_ = std::make_unique<torch::optim::Adam>(groups);
-      break;
-    case OptimizerKind::adamw:
-      optimizer_ = std::make_unique<torch::optim::AdamW>(groups);
-      break;
-  }
-}
-
-Trainer::Taken Trainer::take(std::span<const int64_t> indices, Rng& rng) const {
+TakenBatch Trainer::take(std::span<const int64_t> indices, Rng& rng) const {
   Batch batch = data_.get(indices);
-  Taken taken;
+  TakenBatch taken;
   taken.labels = std::move(batch.labels);
   for (auto& [name, tensor] : batch.inputs) {
     Tensor x = tensor;
@@ -208,45 +123,16 @@ Trainer::Taken Trainer::take(std::span<const int64_t> indices, Rng& rng) const {
   return taken;
 }
 
-torch::Tensor Trainer::hard_loss(const torch::Tensor& logits,
-                                 const std::vector<int64_t>& labels) const {
-  const int64_t classes = logits.size(1);
-  for (const int64_t label : labels) {
-    if (label >= 0 && label < classes) continue;
-    throw Error(ErrorCode::invalid_argument,
-                fmt::format("a label is {}, the model has {} outputs", label, classes));
+torch::Tensor Trainer::loss_of(const TakenBatch& batch) {
+  torch::Tensor loss = loss_(executor_.run(batch.inputs, {true}), batch);
+  for (const auto& method : methods_) {
+    const torch::Tensor penalty = method->penalty();
+    if (penalty.defined()) loss = loss + penalty;
   }
-  const torch::Tensor target = torch::tensor(labels, torch::kInt64);
-  return F::cross_entropy(logits, target,
-                          F::CrossEntropyFuncOptions().label_smoothing(options_.label_smoothing));
-}
-
-torch::Tensor Trainer::teacher_loss(const torch::Tensor& y, const Taken& batch) const {
-  const std::vector<Tensor> outputs = hooks_.teacher(batch.raw);
-  const torch::Tensor wanted = to_torch(outputs.at(output_)).reshape(y.sizes());
-  if (options_.loss == LossKind::mse) return F::mse_loss(y, wanted);
-  const double t = options_.temperature;
-  const torch::Tensor target =
-      torch::log_softmax((probabilities_ ? wanted.clamp_min(1e-12).log() : wanted) / t, 1);
-  const torch::Tensor ours = torch::log_softmax(y / t, 1);
-  return F::kl_div(ours, target,
-                   F::KLDivFuncOptions().reduction(torch::kBatchMean).log_target(true)) *
-         (t * t);
-}
-
-torch::Tensor Trainer::loss_of(const Taken& batch) {
-  torch::Tensor y = executor_.run(batch.inputs, {true}).at(output_);
-  if (options_.loss == LossKind::mse) return teacher_loss(y, batch);
-  y = y.reshape({y.size(0), -1});
-  if (probabilities_) y = y.clamp_min(1e-12).log();  // softmax of it is y again
-  if (options_.loss == LossKind::cross_entropy) return hard_loss(y, batch.labels);
-  const double soft = options_.distill_weight;
-  torch::Tensor loss = teacher_loss(y, batch) * soft;
-  if (soft < 1) loss = loss + hard_loss(y, batch.labels) * (1 - soft);
   return loss;
 }
 
-void Trainer::diverged(const Taken& batch, int64_t epoch, int64_t step) {
+void Trainer::diverged(const TakenBatch& batch, int64_t epoch, int64_t step) {
   const std::string where = executor_.first_non_finite(batch.inputs);
   throw Error(ErrorCode::numeric_failure,
               fmt::format("epoch {}, step {}: the loss is no number{}", epoch, step,
@@ -254,14 +140,9 @@ void Trainer::diverged(const Taken& batch, int64_t epoch, int64_t step) {
               "lower --lr, clip gradients with --clip-norm 1, or warm up with --warmup-steps");
 }
 
-void Trainer::follow_weights() {
-  if (options_.ranges == RangeKind::learned) return;
-  for (auto& [name, grid] : executor_.weight_grids()) {
-    grid.follow(executor_.parameters().at(name));
-  }
-}
-
 void Trainer::step(int64_t number) {
+  const StepInfo info{number, steps_per_epoch_ * options_.epochs, steps_per_epoch_};
+  for (const auto& method : methods_) method->before_step(info);
   std::vector<torch::Tensor> all;
   for (auto& [name, tensor] : learned_) all.push_back(*tensor);
   if (options_.clip_norm > 0) torch::nn::utils::clip_grad_norm_(all, options_.clip_norm);
@@ -269,7 +150,7 @@ void Trainer::step(int64_t number) {
   for (auto& group : optimizer_->param_groups()) group.options().set_lr(lr);
   optimizer_->step();
   optimizer_->zero_grad();
-  follow_weights();
+  for (const auto& method : methods_) method->after_step(info);
   if (options_.ema == 0) return;
   const torch::NoGradGuard guard;
   for (auto& [name, average] : averages_) average.lerp_(*learned_.at(name), 1 - options_.ema);
@@ -292,7 +173,7 @@ EpochRecord Trainer::epoch(int64_t number) {
   for (int64_t first = 0; first < total; first += options_.batch) {
     hooks_.progress.check_cancelled();
     const int64_t count = std::min(options_.batch, total - first);
-    const Taken batch = take({order.data() + first, static_cast<size_t>(count)}, images);
+    const TakenBatch batch = take({order.data() + first, static_cast<size_t>(count)}, images);
     const torch::Tensor loss = loss_of(batch);
     const double value = loss.item<double>();
     if (!std::isfinite(value)) diverged(batch, number, step_number + 1);
@@ -320,21 +201,16 @@ TrainState Trainer::state() const {
     const auto average = averages_.find(name);
     return average != averages_.end() ? average->second : tensor;
   };
-  auto& executor = const_cast<Executor&>(executor_);
-  for (const auto& [name, tensor] : executor.parameters()) {
+  for (const auto& [name, tensor] : executor_.parameters()) {
     s.parameters[name] = from_torch(now("parameter." + name, tensor));
   }
-  for (const auto& [name, tensor] : executor.buffers()) s.parameters[name] = from_torch(tensor);
-  const auto grid_of = [&](const std::string& name, Grid& grid) {
-    Grid copy = grid;
-    copy.log_scale() = now(name, grid.log_scale()).detach().clone();
-    return copy.params();
-  };
-  for (auto& [name, grid] : executor.weight_grids()) {
-    s.weights[name] = grid_of("weight_scale." + name, grid);
+  for (const auto& [name, tensor] : executor_.buffers()) s.parameters[name] = from_torch(tensor);
+  for (const auto& [name, grid] : executor_.weight_grids()) {
+    s.weights[name] = grid.params(now("weight_scale." + name, grid.log_scale()));
   }
-  for (const auto& [value, group] : executor.groups()) {
-    s.activations[value] = grid_of("value_scale." + group, executor.activation_grids().at(group));
+  for (const auto& [value, group] : executor_.groups()) {
+    const Grid& grid = executor_.activation_grids().at(group);
+    s.activations[value] = grid.params(now("value_scale." + group, grid.log_scale()));
   }
   return s;
 }
@@ -375,12 +251,14 @@ void Trainer::save(int64_t epoch) const {
   c.epochs = result_.epochs;
   for (const auto& [name, tensor] : learned_) c.tensors["now." + name] = from_torch(*tensor);
   for (const auto& [name, tensor] : averages_) c.tensors["average." + name] = from_torch(tensor);
-  auto& executor = const_cast<Executor&>(executor_);
-  for (const auto& [name, x] : executor.buffers()) c.tensors["buffer." + name] = from_torch(x);
-  for (auto& [name, grid] : executor.weight_grids()) {
+  for (const auto& [name, x] : executor_.buffers()) c.tensors["buffer." + name] = from_torch(x);
+  for (const auto& [name, grid] : executor_.weight_grids()) {
     c.tensors["weight_scale." + name] = from_torch(grid.log_scale());
   }
   add_state("best.", result_.state, c.tensors);
+  std::map<std::string, Tensor> own;
+  for (const auto& method : methods_) method->save(own);
+  for (auto& [name, x] : own) c.tensors["method." + name] = std::move(x);
   std::ostringstream blob;
   torch::save(*optimizer_, blob);
   c.tensors["optimizer"] = bytes_tensor(blob.str());
@@ -417,6 +295,12 @@ int64_t Trainer::load() {
     throw Error(ErrorCode::corrupt_data,
                 fmt::format("{}: the optimizer's state cannot be read", place_.path));
   }
+  std::map<std::string, Tensor> own;
+  const std::string prefix = "method.";
+  for (const auto& [name, x] : c.tensors) {
+    if (name.starts_with(prefix)) own[name.substr(prefix.size())] = x;
+  }
+  for (const auto& method : methods_) method->load(own);
   result_.epochs = c.epochs;
   result_.best_epoch = c.best_epoch;
   best_metric_ = c.best_metric;

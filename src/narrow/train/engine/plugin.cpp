@@ -4,9 +4,9 @@
 #include <torch/torch.h>
 
 #include "narrow/core/error.h"
-#include "narrow/train/bridge.h"
-#include "narrow/train/executor.h"
-#include "narrow/train/loop.h"
+#include "narrow/train/engine/bridge.h"
+#include "narrow/train/engine/executor.h"
+#include "narrow/train/engine/loop.h"
 
 namespace narrow::train {
 namespace {
@@ -42,7 +42,9 @@ std::vector<Tensor> run(const TrainPlan& plan, const std::map<std::string, Tenso
 
 std::vector<std::string> operators() {
   std::vector<std::string> names;
-  for (const OpRule* rule : all_rules()) names.emplace_back(rule->op);
+  for (const std::span<const OpRule> table : all_rules()) {
+    for (const OpRule& rule : table) names.emplace_back(rule.op);
+  }
   return names;
 }
 

@@ -8,7 +8,7 @@
 
 #include "narrow/core/error.h"
 #include "narrow/graph/conv_shape.h"
-#include "narrow/train/ops/rule_util.h"
+#include "narrow/train/engine/ops/rule_util.h"
 
 namespace narrow::train {
 

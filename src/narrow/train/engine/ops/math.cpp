@@ -3,7 +3,7 @@
 #include <cmath>
 
 #include "narrow/core/error.h"
-#include "narrow/train/ops/rule_util.h"
+#include "narrow/train/engine/ops/rule_util.h"
 
 namespace narrow::train {
 namespace {

@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "narrow/train/executor.h"
+#include "narrow/train/engine/executor.h"
 
 namespace narrow::train {
 

@@ -4,8 +4,8 @@
 #include <cmath>
 
 #include "narrow/core/error.h"
-#include "narrow/train/bridge.h"
-#include "narrow/train/ops/rule_util.h"
+#include "narrow/train/engine/bridge.h"
+#include "narrow/train/engine/ops/rule_util.h"
 
 namespace narrow::train {
 namespace {

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+// What training did, as JSON and for people.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "narrow/train/trainer.h"
+
+namespace narrow {
+
+struct TrainReport {
+  std::string model;
+  std::string output;
+  std::string qat;
+  std::string torch_version;
+  int64_t samples = 0;
+  int64_t parameters = 0;
+  std::optional<double> metric_before;  // of the float model that came in
+  std::optional<double> metric_ptq;     // quantized on the same grids without training
+  std::optional<double> metric;         // of what was written
+  int64_t best_epoch = 0;
+  std::vector<train::EpochRecord> epochs;
+  uint64_t output_bytes = 0;
+  double seconds = 0;
+  uint64_t peak_rss_bytes = 0;
+};
+
+std::string to_json(const TrainReport& report);
+std::string to_text(const TrainReport& report);
+
+}  // namespace narrow

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a run makes small: the distance to labels or to a teacher.
+#pragma once
+
+#include <torch/torch.h>
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "narrow/train/trainer.h"
+
+namespace narrow::train {
+
+/// Samples as they go into the network.
+struct TakenBatch {
+  std::map<std::string, torch::Tensor> inputs;
+  std::map<std::string, Tensor> raw;  // the same, for the teacher; empty without one
+  std::vector<int64_t> labels;
+};
+
+class Loss {
+ public:
+  /// Throws invalid_argument where labels or a teacher are missing. The arguments must outlive it.
+  Loss(const TrainPlan& plan, const TrainOptions& options, const TrainHooks& hooks, bool labelled);
+
+  /// `outputs` of the graph for this batch. Throws invalid_argument for a label out of range.
+  torch::Tensor operator()(const std::vector<torch::Tensor>& outputs,
+                           const TakenBatch& batch) const;
+
+ private:
+  torch::Tensor hard(const torch::Tensor& logits, const std::vector<int64_t>& labels) const;
+  torch::Tensor teacher(const torch::Tensor& y, const TakenBatch& batch) const;
+
+  const TrainOptions& options_;
+  const TrainHooks& hooks_;
+  size_t output_ = 0;
+  bool probabilities_ = false;  // the output is a softmax
+};
+
+}  // namespace narrow::train
