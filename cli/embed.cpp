@@ -11,7 +11,6 @@
 #include "narrow/core/error.h"
 #include "narrow/core/file.h"
 #include "narrow/data/npz.h"
-#include "narrow/llm/sentence_settings.h"
 #include "narrow/report/table.h"
 #include "text.h"
 

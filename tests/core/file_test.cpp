@@ -114,6 +114,19 @@ TEST_F(FileTest, WhatAKilledWriterLeftIsNotInTheWay) {
   EXPECT_EQ(files(), 4u);
 }
 
+TEST_F(FileTest, APathThatCannotBeRenamedIsNamed) {
+  write_text(folder_ / "from", "x");
+  rename_path(folder_ / "from", folder_ / "to");
+  EXPECT_EQ(read_text(folder_ / "to"), "x");
+  try {
+    rename_path(folder_ / "from", folder_ / "to");
+    ADD_FAILURE() << "renamed what is not there";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ErrorCode::io_error);
+    EXPECT_NE(std::string(e.what()).find("from"), std::string::npos);
+  }
+}
+
 TEST_F(FileTest, OnlyRegularFilesAreReadAndReplaced) {
   const fs::path pipe = folder_ / "pipe";
   ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);

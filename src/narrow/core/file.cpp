@@ -215,6 +215,14 @@ void AtomicFile::commit() {
   sync_folder(path_);
 }
 
+void rename_path(const std::filesystem::path& from, const std::filesystem::path& to) {
+  std::error_code error;
+  std::filesystem::rename(from, to, error);
+  if (!error) return;
+  throw Error(ErrorCode::io_error, fmt::format("{}: cannot be renamed to {}: {}", from.string(),
+                                               to.string(), error.message()));
+}
+
 std::string read_text(const std::filesystem::path& path, size_t max_bytes) {
   const auto file = MappedFile::open(path);
   if (file->bytes().size() > max_bytes) {

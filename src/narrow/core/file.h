@@ -68,6 +68,10 @@ class AtomicFile {
   std::string buffer_;
 };
 
+/// Gives what stands under `from`, a file or a folder, the name `to`. For what is made of several
+/// files, which AtomicFile cannot hold. Throws io_error naming `to`.
+void rename_path(const std::filesystem::path& from, const std::filesystem::path& to);
+
 /// A whole small text file. Throws not_found, io_error, or resource_exhausted past `max_bytes`.
 std::string read_text(const std::filesystem::path& path, size_t max_bytes = size_t{1} << 26);
 void write_text(const std::filesystem::path& path, std::string_view text);

@@ -47,6 +47,11 @@ void check_rope(const ModelConfig& c) {
 
 }  // namespace
 
+const char* to_string(Pooling pooling) {
+  static constexpr const char* kNames[] = {"none", "mean", "cls", "last"};
+  return kNames[static_cast<size_t>(pooling)];
+}
+
 void check_config(const ModelConfig& c) {
   constexpr int64_t kMostElements = int64_t{1} << 24;
   check_size("vocab_size", c.vocab_size, kMostElements);

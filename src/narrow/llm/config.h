@@ -32,6 +32,7 @@ enum class PositionKind : uint8_t { rope, learned };
 enum class RopeScaling : uint8_t { none, linear, llama3 };
 /// How an embedding model makes one vector of a text's.
 enum class Pooling : uint8_t { none = 0, mean = 1, cls = 2, last = 3 };  // GGUF's numbers
+const char* to_string(Pooling pooling);
 
 /// Sizes count elements. What an architecture lacks stays at its default.
 struct ModelConfig {

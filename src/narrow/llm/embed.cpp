@@ -5,11 +5,11 @@
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <cmath>
 #include <mutex>
 #include <numeric>
 
+#include "narrow/core/clock.h"
 #include "narrow/core/error.h"
 #include "narrow/core/parallel.h"
 #include "narrow/formats/onnx/onnx.h"
@@ -34,11 +34,6 @@ constexpr int64_t kGroupTokens = 512;
 constexpr int64_t kTextsAtOnce = 16;  // of tokenizing
 
 using Ids = std::vector<int32_t>;
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 /// Texts of one length.
 struct Group {

@@ -2,18 +2,12 @@
 #include "narrow/llm/generate.h"
 
 #include <algorithm>
-#include <chrono>
 
+#include "narrow/core/clock.h"
 #include "narrow/core/error.h"
 
 namespace narrow::llm {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 /// How much of the end of `text` is the beginning of `stop`, but not all of it.
 size_t overlap(std::string_view text, std::string_view stop) {

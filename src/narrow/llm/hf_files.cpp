@@ -15,21 +15,21 @@ namespace {
 namespace fs = std::filesystem;
 using json_parts::Json;
 
-// What tokenizers, generation and sentence vectors are described in, beside config.json.
-constexpr const char* kCopied[] = {
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "generation_config.json",
-    "chat_template.jinja",
-    "modules.json",
-    "sentence_bert_config.json",
-    "config_sentence_transformers.json",
-    "1_Pooling/config.json",
+constexpr HfFile kFiles[] = {
+    {"config.json"},
+    {"tokenizer.json"},
+    {"tokenizer_config.json"},
+    {"special_tokens_map.json", true},
+    {"added_tokens.json", true},
+    {"vocab.json", true},
+    {"vocab.txt", true},
+    {"merges.txt", true},
+    {"generation_config.json"},
+    {"chat_template.jinja"},
+    {"modules.json"},
+    {"sentence_bert_config.json"},
+    {"config_sentence_transformers.json"},
+    {"1_Pooling/config.json"},
 };
 
 std::string text_of(const Json& json) {
@@ -37,8 +37,8 @@ std::string text_of(const Json& json) {
 }
 
 /// The model's own config.json, but for the type of its weights.
-std::string own_config(const fs::path& file, std::string_view dtype) {
-  Json json = json_parts::parse(read_text(file), "config.json");
+std::string own_config(const std::string& text, std::string_view dtype) {
+  Json json = json_parts::parse(text, "config.json");
   // Version 5 of transformers calls it dtype.
   json[json.contains("dtype") ? "dtype" : "torch_dtype"] = dtype;
   return text_of(json);
@@ -121,14 +121,18 @@ std::map<std::string, std::string> written_files(const Checkpoint& checkpoint,
 
 }  // namespace
 
+std::span<const HfFile> hf_file_table() {
+  return kFiles;
+}
+
 std::map<std::string, std::string> hf_files(const Checkpoint& checkpoint, std::string_view dtype) {
   if (checkpoint.is_gguf()) return written_files(checkpoint, dtype);
   std::map<std::string, std::string> files;
   const fs::path& folder = checkpoint.folder();
-  files["config.json"] = own_config(folder / "config.json", dtype);
-  for (const char* name : kCopied) {
-    if (fs::is_regular_file(folder / name)) files[name] = read_text(folder / name);
+  for (const HfFile& file : kFiles) {
+    if (fs::is_regular_file(folder / file.name)) files[file.name] = read_text(folder / file.name);
   }
+  files["config.json"] = own_config(files["config.json"], dtype);
   // A SentencePiece model alone: most programs want the other form.
   if (files.count("tokenizer.json") == 0 && checkpoint.has_tokenizer()) {
     files["tokenizer.json"] = tokenizer_json(checkpoint.tokenizer_data());

@@ -136,9 +136,4 @@ SentenceSettings read_sentence_settings(const HfTexts& texts) {
   return settings;
 }
 
-const char* to_string(Pooling pooling) {
-  static constexpr const char* kNames[] = {"none", "mean", "cls", "last"};
-  return kNames[static_cast<size_t>(pooling)];
-}
-
 }  // namespace narrow::llm

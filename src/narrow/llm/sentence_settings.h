@@ -31,7 +31,4 @@ HfTexts texts_in_folder(const std::filesystem::path& folder);
 /// other than mean, cls and the last token, and for prompts that pooling leaves out; corrupt_data.
 SentenceSettings read_sentence_settings(const HfTexts& texts);
 
-/// "mean", "cls", "last", "none".
-const char* to_string(Pooling pooling);
-
 }  // namespace narrow::llm

@@ -5,11 +5,11 @@
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <cstring>
 #include <limits>
 #include <memory>
 
+#include "narrow/core/clock.h"
 #include "narrow/core/error.h"
 #include "narrow/core/parallel.h"
 #include "narrow/core/rng.h"
@@ -19,15 +19,9 @@
 namespace narrow::llm {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
 constexpr int64_t kReadBytes = int64_t{256} << 20;  // past the caches of one server's core
 constexpr int64_t kBlockBytes = int64_t{1} << 20;
 constexpr int kReads = 5;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 double median(std::vector<double> values) {
   std::sort(values.begin(), values.end());

@@ -3,8 +3,7 @@
 
 #include <fmt/format.h>
 
-#include <chrono>
-
+#include "narrow/core/clock.h"
 #include "narrow/core/error.h"
 
 namespace narrow {
@@ -28,12 +27,11 @@ LlmEvaluation::LlmEvaluation(const std::filesystem::path& source, const LlmEvalu
 
 PerplexityReport LlmEvaluation::measure(const std::filesystem::path& written,
                                         const Progress& progress) const {
-  const auto start = std::chrono::steady_clock::now();
+  const auto start = Clock::now();
   PerplexityReport report = empty_;
   const llm::LanguageModel model = llm::LanguageModel::open(written);
   report.result = llm::perplexity(model, ids_, report.options, &source_, progress);
-  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-  report.seconds = seconds.count();
+  report.seconds = seconds_since(start);
   return report;
 }
 

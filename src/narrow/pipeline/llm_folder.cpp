@@ -4,10 +4,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <map>
 #include <set>
 
+#include "narrow/core/clock.h"
 #include "narrow/core/error.h"
 #include "narrow/core/file.h"
 #include "narrow/core/parallel.h"
@@ -57,12 +57,7 @@ class TemporaryFolder {
 
   const fs::path& path() const { return path_; }
   void commit() {
-    std::error_code error;
-    fs::rename(path_, final_, error);
-    if (error) {
-      throw Error(ErrorCode::io_error,
-                  fmt::format("{}: cannot be renamed: {}", final_.string(), error.message()));
-    }
+    rename_path(path_, final_);
     released_ = true;
   }
 
@@ -190,7 +185,7 @@ void LlmFolderWriter::note_left_out() {
 }
 
 WeightsReport LlmFolderWriter::run() {
-  const auto start = std::chrono::steady_clock::now();
+  const auto start = Clock::now();
   TemporaryFolder folder(job_.output);
   write_files(folder.path());
   write_weights(folder.path());
@@ -207,8 +202,7 @@ WeightsReport LlmFolderWriter::run() {
   report.format = job_.format.empty() ? "as it is" : job_.format;
   for (const auto& [name, t] : tensors_) report.source_bytes += t->bytes();
   report.output_bytes = bytes;
-  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-  report.stages = {{"convert", seconds.count()}};
+  report.stages = {{"convert", seconds_since(start)}};
   report.peak_rss_bytes = peak_rss_bytes();
   return report;
 }

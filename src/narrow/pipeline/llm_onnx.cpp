@@ -4,10 +4,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <map>
 
+#include "narrow/core/clock.h"
 #include "narrow/core/error.h"
 #include "narrow/core/parallel.h"
 #include "narrow/core/suggest.h"
@@ -38,19 +38,6 @@ constexpr OnnxWeightFormat kFormats[] = {
     {"w8g32", "weights int8 in groups of 32", Mode::weight_only, 8, 32},
     {"w8", "weights int8, a scale for each output channel", Mode::weight_only, 8, 0},
     {"w8a8", "weights int8, activations uint8 at run time", Mode::dynamic, 8, 0},
-};
-
-// What programs that read the file need of the folder's files; the others are older forms of them.
-constexpr const char* kMetadataFiles[] = {
-    "config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "chat_template.jinja",
-    "generation_config.json",
-    "modules.json",
-    "sentence_bert_config.json",
-    "config_sentence_transformers.json",
-    "1_Pooling/config.json",
 };
 
 Tensor transposed(const Tensor& x) {
@@ -301,10 +288,10 @@ void LlmOnnxWriter::add_metadata() {
   if (format_ != nullptr) graph_.metadata["narrow.method"] = to_string(job_.method);
   try {
     const auto files = llm::hf_files(model_, "float32");
-    for (const char* name : kMetadataFiles) {
-      const auto found = files.find(name);
-      if (found == files.end()) continue;
-      graph_.metadata[std::string(llm::kHfPrefix) + name] = found->second;
+    for (const llm::HfFile& file : llm::hf_file_table()) {
+      const auto found = files.find(file.name);
+      if (found == files.end() || file.older_form) continue;
+      graph_.metadata[std::string(llm::kHfPrefix) + file.name] = found->second;
     }
   } catch (const Error& e) {
     if (e.code() != ErrorCode::unsupported) throw;
@@ -314,7 +301,7 @@ void LlmOnnxWriter::add_metadata() {
 }
 
 WeightsReport LlmOnnxWriter::run() {
-  const auto start = std::chrono::steady_clock::now();
+  const auto start = Clock::now();
   check_source();
   build();
   if (format_ != nullptr) {
@@ -342,8 +329,7 @@ WeightsReport LlmOnnxWriter::run() {
   for (const llm::CheckpointTensor& t : model_.tensors()) report.source_bytes += t.bytes();
   report.output_bytes = written.bytes + written.external_bytes;
   report.notes.push_back(fmt::format("opset {}", written.opset));
-  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-  report.stages = {{format_ != nullptr ? "quantize" : "convert", seconds.count()}};
+  report.stages = {{format_ != nullptr ? "quantize" : "convert", seconds_since(start)}};
   report.peak_rss_bytes = peak_rss_bytes();
   return report;
 }

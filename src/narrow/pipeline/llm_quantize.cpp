@@ -4,12 +4,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <map>
 #include <memory>
 #include <optional>
 
+#include "narrow/core/clock.h"
 #include "narrow/core/error.h"
 #include "narrow/core/hash.h"
 #include "narrow/core/parallel.h"
@@ -492,7 +492,7 @@ void LlmQuantizer::clean_up() const {
 }
 
 WeightsReport LlmQuantizer::run() {
-  const auto start = std::chrono::steady_clock::now();
+  const auto start = Clock::now();
   std::vector<JournalEntry> entries = take_up();
   try {
     GgufWriter writer(job_.output, layout_, partial_path(job_.output), entries.size());
@@ -509,8 +509,7 @@ WeightsReport LlmQuantizer::run() {
       done += source_->tensors()[i].elements();
       job_.progress.report(format_ != nullptr ? "quantize" : "convert", done, total);
     }
-    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-    report_.stages = {{format_ != nullptr ? "quantize" : "convert", seconds.count()}};
+    report_.stages = {{format_ != nullptr ? "quantize" : "convert", seconds_since(start)}};
     fill_report(entries);
     evaluate();
     writer.commit();

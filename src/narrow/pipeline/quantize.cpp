@@ -59,12 +59,7 @@ class TemporaryModel {
   TemporaryModel& operator=(const TemporaryModel&) = delete;
   const fs::path& path() const { return path_; }
   void rename_to(const fs::path& final_path) {
-    std::error_code error;
-    fs::rename(path_, final_path, error);
-    if (error) {
-      throw Error(ErrorCode::io_error,
-                  fmt::format("{}: cannot be renamed: {}", final_path.string(), error.message()));
-    }
+    rename_path(path_, final_path);
     released_ = true;
   }
 
