@@ -30,11 +30,6 @@ constexpr Rule kRules[] = {
     {"", "QuantizeLinear", lower::lower_requantize},
 };
 
-constexpr const char* kMovement[] = {"MaxPool",   "Reshape",  "Flatten",      "Transpose",
-                                     "Slice",     "Split",    "Gather",       "Squeeze",
-                                     "Unsqueeze", "Pad",      "Resize",       "Expand",
-                                     "Tile",      "Identity", "DepthToSpace", "SpaceToDepth"};
-
 constexpr const char* kUnary[] = {
     "Relu",      "LeakyRelu",  "PRelu", "Clip", "Sigmoid",  "Tanh",     "HardSigmoid",
     "HardSwish", "Elu",        "Selu",  "Celu", "Softplus", "Softsign", "Gelu",
@@ -51,7 +46,7 @@ lower::Outcome apply(Graph& graph, NodeId id, const LoweringOptions& options) {
     return std::any_of(std::begin(names), std::end(names),
                        [&](const char* name) { return node.op == name; });
   };
-  if (in(kMovement)) return lower::lower_movement(graph, id, options);
+  if (lower::is_movement(node)) return lower::lower_movement(graph, id, options);
   if (in(kUnary)) return lower::lower_unary(graph, id, options);
   for (const ValueId input : node.inputs) {
     if (input != kNoId && !node.is("DequantizeLinear") && lower::activation_grid(graph, input)) {

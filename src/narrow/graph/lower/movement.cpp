@@ -28,21 +28,6 @@ bool is_global_mean(const Graph& graph, const Node& node) {
   return true;
 }
 
-/// Why the operator cannot run on codes, or nothing.
-std::string movement_refusal(const Graph& graph, const Node& node) {
-  if (node.is("Resize") && node.string_or("mode", "nearest") != "nearest") {
-    return "it interpolates";
-  }
-  if (node.is("MaxPool") && node.output(1) != kNoId) return "its indices are used";
-  if (node.is("Pad") && node.string_or("mode", "constant") == "constant") {
-    const Tensor* fill = graph.constant(node.input(2));
-    if (node.input(2) != kNoId && (fill == nullptr || fill->to_floats()[0] != 0.0f)) {
-      return "it pads with a value other than 0";
-    }
-  }
-  return {};
-}
-
 /// The inputs of the operator on codes: the dequantized ones replaced by their codes.
 std::vector<ValueId> code_inputs(Graph& graph, const Node& node, const QdqGrid& x) {
   std::vector<ValueId> inputs = node.inputs;
@@ -61,6 +46,29 @@ std::vector<ValueId> code_inputs(Graph& graph, const Node& node, const QdqGrid& 
 }
 
 }  // namespace
+
+bool is_movement(const Node& node) {
+  constexpr const char* kMovement[] = {"MaxPool",   "Reshape",  "Flatten",      "Transpose",
+                                       "Slice",     "Split",    "Gather",       "Squeeze",
+                                       "Unsqueeze", "Pad",      "Resize",       "Expand",
+                                       "Tile",      "Identity", "DepthToSpace", "SpaceToDepth"};
+  return node.domain.empty() && std::any_of(std::begin(kMovement), std::end(kMovement),
+                                            [&](const char* name) { return node.op == name; });
+}
+
+std::string movement_refusal(const Graph& graph, const Node& node) {
+  if (node.is("Resize") && node.string_or("mode", "nearest") != "nearest") {
+    return "it interpolates";
+  }
+  if (node.is("MaxPool") && node.output(1) != kNoId) return "its indices are used";
+  if (node.is("Pad") && node.string_or("mode", "constant") == "constant") {
+    const Tensor* fill = graph.constant(node.input(2));
+    if (node.input(2) != kNoId && (fill == nullptr || fill->to_floats()[0] != 0.0f)) {
+      return "it pads with a value other than 0";
+    }
+  }
+  return {};
+}
 
 Outcome lower_movement(Graph& graph, NodeId id, const LoweringOptions&) {
   const Node node = graph.node(id);  // a copy: the graph grows below

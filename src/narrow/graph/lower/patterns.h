@@ -78,6 +78,11 @@ void replace_codes(Graph& graph, NodeId quantize, ValueId codes);
 /// A new value of the wanted dtype with the shape of another.
 void annotate(Graph& graph, ValueId value, DType dtype, ValueId shape_of);
 
+/// MaxPool, Reshape and others that move or select values.
+bool is_movement(const Node& node);
+/// Why such an operator cannot run on codes, as it makes values of its own; empty if it can.
+std::string movement_refusal(const Graph& graph, const Node& node);
+
 /// Before the rules: activations of 2 and 4 bits as bytes. Returns how many.
 int64_t widen_activations(Graph& graph);
 

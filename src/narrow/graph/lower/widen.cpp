@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Activations in fewer than 8 bits become 8-bit codes of the same grid, with a Clip to the narrow
 // range in front: the integer operators take bytes, and absorb the Clip.
-#include <algorithm>
-
 #include "narrow/graph/lower/patterns.h"
 
 namespace narrow::lower {
@@ -26,11 +24,7 @@ bool on_grid(const Graph& graph, ValueId value, const QdqGrid& grid) {
       const auto from = dequantized_from(graph, node->outputs[0]);
       return from && from->per_tensor && same_numbers(graph, *from, grid);
     }
-    // Of these none makes values of its own.
-    const bool moves = node->is("MaxPool") || node->is("Reshape") || node->is("Flatten") ||
-                       node->is("Transpose") || node->is("Squeeze") || node->is("Unsqueeze") ||
-                       node->is("Slice") || node->is("Identity");
-    if (!moves) return false;
+    if (!is_movement(*node) || !movement_refusal(graph, *node).empty()) return false;
   }
   return false;
 }
