@@ -63,9 +63,7 @@ void bench_language_model(const LlmBenchFlags& flags, Context& context) {
   options.decoder.repack = !flags.no_repack;
   options.decoder.progress = options.progress;
   const llm::MemoryPlan plan = llm::memory_plan(model.config(), options.decoder);
-  const llm::MemoryNeed need = llm::memory_need(model.checkpoint(), plan);
-  if (!context.json) say_memory(need, plan);
-  const Json said = memory_json(need, plan);
+  const Json said = say_memory(model.checkpoint(), plan, context);
   const llm::SpeedResult result = llm::measure_speed(model, options);
   const Memory memory{peak_rss_bytes(), llm::measure_memory_read(result.threads)};
   Json j = json_of(result, memory);

@@ -89,9 +89,7 @@ void run_generate(const GenerateFlags& flags, Context& context) {
   const llm::DecoderOptions decoding = decoder_options(
       model.config(), flags, static_cast<int64_t>(prompt.size()), context.thread_count());
   const llm::MemoryPlan plan = llm::memory_plan(model.config(), decoding);
-  const llm::MemoryNeed need = llm::memory_need(model.checkpoint(), plan);
-  if (!context.json) say_memory(need, plan);
-  const Json said = memory_json(need, plan);
+  const Json memory = say_memory(model.checkpoint(), plan, context);
   warn_context(model.config(), plan.capacity);
   const llm::CachedDecoder decoder(model, decoding);
   llm::Sequence sequence = decoder.start();
@@ -105,7 +103,7 @@ void run_generate(const GenerateFlags& flags, Context& context) {
   const llm::GenerateResult result =
       llm::generate(decoder, sequence, tokenizer, prompt, options, show, make_progress());
   Json j = json_of(result);
-  j["memory"] = said;
+  j["memory"] = memory;
   context.print(json_text(j), "\n");
   if (context.json) return;
   const double prompt_speed = static_cast<double>(result.prompt_tokens) / result.prompt_seconds;

@@ -25,29 +25,29 @@ void add_no_repack(CLI::App& command, bool& no_repack) {
       "Leave weights in blocks in the mapped file: less memory, loaded at once, slower");
 }
 
-void say_memory(const llm::MemoryNeed& need, const llm::MemoryPlan& plan) {
-  std::string cache;
-  if (plan.cache != llm::CacheType::none) {
-    cache = fmt::format(", cache {} ({}, {} tokens)", format_bytes(need.cache_bytes),
-                        llm::to_string(plan.cache), plan.capacity * plan.sequences);
+Json say_memory(const llm::Checkpoint& checkpoint, const llm::MemoryPlan& plan,
+                const Context& context) {
+  const llm::MemoryNeed need = llm::memory_need(checkpoint, plan);
+  const uint64_t available = available_memory();
+  const bool known = available != UINT64_MAX;
+  const bool cached = plan.cache != llm::CacheType::none;
+  const int64_t tokens = cached ? plan.capacity * plan.sequences : 0;
+  if (!context.json) {
+    const std::string cache =
+        fmt::format(", cache {} ({}, {} tokens)", format_bytes(need.cache_bytes),
+                    llm::to_string(plan.cache), tokens);
+    write_stderr(fmt::format("memory: weights {} packed and {} in the file{}, work about {}{}",
+                             format_bytes(need.packed_bytes), format_bytes(need.mapped_bytes),
+                             cached ? cache : "", format_bytes(need.work_bytes),
+                             known ? fmt::format("; {} available", format_bytes(available)) : ""));
   }
-  const uint64_t available = available_memory();
-  write_stderr(fmt::format(
-      "memory: weights {} packed and {} in the file{}, work about {}{}",
-      format_bytes(need.packed_bytes), format_bytes(need.mapped_bytes), cache,
-      format_bytes(need.work_bytes),
-      available == UINT64_MAX ? "" : fmt::format("; {} available", format_bytes(available))));
-}
-
-Json memory_json(const llm::MemoryNeed& need, const llm::MemoryPlan& plan) {
-  const uint64_t available = available_memory();
   return {{"weights_bytes", need.packed_bytes + need.mapped_bytes},
           {"packed_bytes", need.packed_bytes},
           {"mapped_bytes", need.mapped_bytes},
           {"cache_bytes", need.cache_bytes},
-          {"cache_tokens", plan.cache == llm::CacheType::none ? 0 : plan.capacity * plan.sequences},
+          {"cache_tokens", tokens},
           {"work_bytes", need.work_bytes},
-          {"available_bytes", available == UINT64_MAX ? Json(nullptr) : Json(available)}};
+          {"available_bytes", known ? Json(available) : Json(nullptr)}};
 }
 
 void warn_context(const llm::ModelConfig& config, int64_t context) {

@@ -19,9 +19,10 @@ void add_cache(CLI::App& command, std::string& cache,
                const char* help = "How keys and values of language models are kept (default f16)");
 void add_no_repack(CLI::App& command, bool& no_repack);
 
-/// What will be held in memory: one line on stderr, or the field `memory`.
-void say_memory(const llm::MemoryNeed& need, const llm::MemoryPlan& plan);
-Json memory_json(const llm::MemoryNeed& need, const llm::MemoryPlan& plan);
+/// What will be held in memory, before it is: one line on stderr where people read, and the field
+/// `memory` for those who asked for JSON.
+Json say_memory(const llm::Checkpoint& checkpoint, const llm::MemoryPlan& plan,
+                const Context& context);
 /// On stderr, where positions go beyond those that the model was trained for. (Learned ones cannot:
 /// an error of the library.)
 void warn_context(const llm::ModelConfig& config, int64_t context);
@@ -31,8 +32,10 @@ llm::Activations activations_of(const std::string& compute);
 /// An empty word is none.
 llm::CacheType cache_of(const std::string& cache);
 
-/// The flags of `quantize` that language models alone have, and what else it hands over.
+/// The flags of `quantize` that language models alone have, and what else it hands over. `convert`
+/// has some of them too.
 struct LlmFlags {
+  const char* command = "quantize";
   std::string model;
   std::string output;
   std::string format;

@@ -58,9 +58,7 @@ void run_perplexity(const PerplexityFlags& flags, Context& context) {
   options.cache = cache_of(flags.cache);
   options.repack = !flags.no_repack;
   const llm::MemoryPlan plan = llm::memory_plan(model.config(), options);
-  const llm::MemoryNeed need = llm::memory_need(model.checkpoint(), plan);
-  if (!context.json) say_memory(need, plan);
-  const Json said = memory_json(need, plan);
+  const Json memory = say_memory(model.checkpoint(), plan, context);
   warn_context(model.config(), options.context);
   const std::vector<int32_t> ids = tokenizer.encode(text);
   const auto start = std::chrono::steady_clock::now();
@@ -69,7 +67,7 @@ void run_perplexity(const PerplexityFlags& flags, Context& context) {
   report.seconds = time.count();
   Json j = json_of(report);
   if (options.cache != llm::CacheType::none) j["kv_cache"] = llm::to_string(options.cache);
-  j["memory"] = said;
+  j["memory"] = memory;
   context.print(json_text(j), to_text(report));
 }
 

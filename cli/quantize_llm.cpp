@@ -91,6 +91,8 @@ LlmQuantizeJob job_of(const LlmFlags& flags, const Context& context) {
 
 void refuse_gguf_flags(const LlmFlags& flags) {
   std::vector<std::string> foreign;
+  if (!flags.tensor_types.empty()) foreign.emplace_back("--tensor-type");
+  if (!flags.statistics.empty()) foreign.emplace_back("--statistics");
   if (!flags.max_memory.empty()) foreign.emplace_back("--max-memory");
   if (flags.resume) foreign.emplace_back("--resume");
   if (!flags.text.empty()) foreign.emplace_back("--data");
@@ -98,15 +100,11 @@ void refuse_gguf_flags(const LlmFlags& flags) {
   if (flags.context > 0) foreign.emplace_back("--context");
   if (flags.max_kl >= 0) foreign.emplace_back("--max-kl");
   if (flags.max_drop) foreign.emplace_back("--max-drop");
-  refuse_flags("convert", foreign, "GGUF files");
+  refuse_flags(flags.command, foreign, "GGUF files");
 }
 
 void run_onnx(const LlmFlags& flags, Context& context) {
   check_output(flags.model, flags.output);
-  std::vector<std::string> foreign;
-  if (!flags.tensor_types.empty()) foreign.emplace_back("--tensor-type");
-  if (!flags.statistics.empty()) foreign.emplace_back("--statistics");
-  refuse_flags("quantize", foreign, "GGUF files");
   refuse_gguf_flags(flags);
   LlmOnnxJob job;
   job.model = flags.model;
@@ -147,7 +145,7 @@ void run_folder(const LlmFlags& flags, Context& context) {
 /// What is written goes by the name of the output.
 void run(const LlmFlags& flags, Context& context) {
   if (is_onnx_name(flags.output)) return run_onnx(flags, context);
-  if (flags.opset != 0) refuse_flags("convert", {"--opset"}, "ONNX files");
+  if (flags.opset != 0) refuse_flags(flags.command, {"--opset"}, "ONNX files");
   if (!is_gguf_name(flags.output)) return run_folder(flags, context);
   check_output(flags.model, flags.output);
   try {
@@ -237,6 +235,7 @@ void add_convert(CLI::App& app, Context& context) {
   CLI::App* command =
       app.add_subcommand("convert", "Write a language model in another form without quantizing it");
   auto flags = std::make_shared<LlmFlags>();
+  flags->command = "convert";
   command->add_option("model", flags->model, "A .gguf file or a Hugging Face folder")
       ->type_name("MODEL")
       ->required();

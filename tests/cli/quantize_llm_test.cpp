@@ -127,6 +127,10 @@ TEST_F(LanguageModel, WrongCombinationsAreNamed) {
   expect_contains(onnx.err, "into an .onnx file go f32, f16, bf16, w4g32");
   expect_contains(quantize({"--tensor-type", "*=q6_k"}, "q.onnx").err, "for GGUF files alone");
   expect_contains(quantize({"--max-memory", "1G"}, "q.onnx").err, "for GGUF files alone");
+  expect_contains(quantize({"--chunks", "2"}, "q.onnx").err, "narrow quantize --help");
+  const Outcome converted =
+      narrow_program({"convert", model_, "-o", folder_.file("q.onnx"), "--resume"});
+  expect_contains(converted.err, "narrow convert --help");
   const Outcome folder = quantize({}, "q");
   EXPECT_EQ(folder.code, 2);
   expect_contains(folder.err, "narrow convert writes a folder");
