@@ -7,6 +7,7 @@
 #include "narrow/train/engine/bridge.h"
 #include "narrow/train/engine/executor.h"
 #include "narrow/train/engine/loop.h"
+#include "narrow/train/engine/torchscript/import.h"
 
 namespace narrow::train {
 namespace {
@@ -48,7 +49,11 @@ std::vector<std::string> operators() {
   return names;
 }
 
-constexpr Plugin kPlugin = {kPluginVersion, TORCH_VERSION, train, run, operators};
+ScriptImport import(const std::string& path, const std::vector<SymbolicShape>& inputs) {
+  return translated([&] { return import_torchscript(path, inputs); });
+}
+
+constexpr Plugin kPlugin = {kPluginVersion, TORCH_VERSION, train, run, operators, import};
 
 }  // namespace
 }  // namespace narrow::train
