@@ -319,7 +319,7 @@ void Importer::add_inputs(const jit::Graph& graph) {
     std::string name = inputs[i + 1]->debugName();
     if (const size_t dot = name.find('.'); dot != std::string::npos) name.resize(dot);
     const ValueId id = graph_.add_input(graph_.unique_name(name), DType::float32, shapes_[i]);
-    items_[inputs[i + 1]] = {torch::rand(sizes), id, {}};
+    items_[inputs[i + 1]] = {torch::randn(sizes), id, {}};
     example_sizes_.push_back(std::move(sizes));
   }
 }
