@@ -74,7 +74,7 @@ void run_train_command(const TrainFlags& flags, Context& context) {
     };
   }
   const TrainReport report = run_train(job);
-  context.print(to_json(report), to_text(report));
+  if (report.rank == 0) context.print(to_json(report), to_text(report));
 }
 
 void add_optimizer_flags(CLI::App& command, TrainFlags& flags) {

@@ -18,6 +18,7 @@
 #include "narrow/graph/op_table.h"
 #include "narrow/graph/pass.h"
 #include "narrow/pipeline/calibrate.h"
+#include "narrow/pipeline/ranks.h"
 #include "narrow/ptq/assign.h"
 #include "narrow/ptq/plan.h"
 #include "narrow/ptq/rtn/rtn.h"
@@ -34,19 +35,16 @@ using train::TrainState;
 
 constexpr int64_t kCalibrationSamples = 500;
 
-std::shared_ptr<const Dataset> some_of(const std::shared_ptr<const Dataset>& data, int64_t count,
-                                       uint64_t seed) {
-  return subset(data, sample_indices(data->size(), count, seed));
-}
-
 class TrainRun {
  public:
-  explicit TrainRun(const TrainJob& job) : job_(job), plugin_(train::load_plugin()) {}
+  explicit TrainRun(const TrainJob& job)
+      : job_(job), plugin_(train::load_plugin()), ranks_(join_ranks()) {}
   TrainReport run();
 
  private:
   void read();
   void plan_float();
+  Statistics observe(const CalibrateOptions& options) const;
   void plan_grids();
   Graph exported(const TrainState& state) const;
   double measure(const Graph& graph) const;
@@ -57,6 +55,7 @@ class TrainRun {
 
   const TrainJob& job_;
   const train::Plugin& plugin_;
+  std::unique_ptr<train::Ranks> ranks_;
   Graph graph_;
   std::shared_ptr<const Dataset> data_;
   std::shared_ptr<const Dataset> eval_;
@@ -82,7 +81,9 @@ void TrainRun::read() {
   optimize(graph_, passes);
   infer_shapes(graph_);
   data_ = open_dataset(job_.data, data_hints(graph_));
-  if (job_.eval_data) eval_ = open_dataset(*job_.eval_data, data_hints(graph_));
+  // With several processes the first measures and writes.
+  const bool first = ranks_ == nullptr || ranks_->first();
+  if (job_.eval_data && first) eval_ = open_dataset(*job_.eval_data, data_hints(graph_));
   report_.model = job_.arch.empty() ? job_.model.string() : job_.arch;
   report_.output = job_.output.string();
   report_.qat = job_.qat;
@@ -109,6 +110,21 @@ void TrainRun::plan_float() {
   }
 }
 
+/// Over some samples; ranks look at a part of them each.
+Statistics TrainRun::observe(const CalibrateOptions& options) const {
+  std::vector<int64_t> indices =
+      sample_indices(data_->size(), kCalibrationSamples, job_.options.seed);
+  const std::vector<std::string> values = assignment_.observed();
+  if (ranks_ == nullptr) return calibrate(graph_, values, *subset(data_, indices), options);
+  std::vector<int64_t> own;
+  for (size_t i = 0; i < indices.size(); ++i) {
+    if (static_cast<int>(i % static_cast<size_t>(ranks_->size())) == ranks_->rank()) {
+      own.push_back(indices[i]);
+    }
+  }
+  return merge_over_ranks(calibrate(graph_, values, *subset(data_, own), options), *ranks_);
+}
+
 /// The assignment of the bits that are asked for, its grids as calibration and weights give them.
 void TrainRun::plan_grids() {
   const QatBits bits = parse_qat(job_.qat);
@@ -124,8 +140,7 @@ void TrainRun::plan_grids() {
   CalibrateOptions calibration;
   calibration.threads = job_.options.threads;
   calibration.progress = job_.progress;
-  const auto some = some_of(data_, kCalibrationSamples, job_.options.seed);
-  const Statistics statistics = calibrate(graph_, assignment_.observed(), *some, calibration);
+  const Statistics statistics = observe(calibration);
   ObserverOptions observer;
   observer.kind = bits.activations < 8 ? ObserverKind::mse : ObserverKind::minmax;
   const auto ranges = activation_ranges(assignment_, statistics, observer);
@@ -182,16 +197,18 @@ std::string TrainRun::fingerprint() const {
   hash.add_text(data_->fingerprint());
   hash.add_text(fmt::format(
       "{} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {}", kVersion,
-      plugin_.torch_version, job_.qat, o.epochs, o.batch, to_string(o.optimizer), o.lr, o.momentum,
-      o.weight_decay, o.clip_norm, o.accumulate, to_string(o.schedule), o.warmup_steps,
-      o.step_epochs, o.gamma, o.min_factor, to_string(o.loss), o.label_smoothing, o.temperature,
-      o.distill_weight, to_string(o.ranges), o.ema, o.shift, o.flip, o.seed));
+      plugin_.torch_version, job_.qat, o.epochs, o.batch * (ranks_ != nullptr ? ranks_->size() : 1),
+      to_string(o.optimizer), o.lr, o.momentum, o.weight_decay, o.clip_norm, o.accumulate,
+      to_string(o.schedule), o.warmup_steps, o.step_epochs, o.gamma, o.min_factor,
+      to_string(o.loss), o.label_smoothing, o.temperature, o.distill_weight, to_string(o.ranges),
+      o.ema, o.shift, o.flip, o.seed));
   return hash.hex();
 }
 
 train::TrainHooks TrainRun::hooks() {
   train::TrainHooks hooks;
-  hooks.progress = job_.progress;
+  hooks.ranks = ranks_.get();
+  if (ranks_ == nullptr || ranks_->first()) hooks.progress = job_.progress;
   if (eval_) hooks.evaluate = [this](const TrainState& s) { return measure(exported(s)); };
   if (teacher_) {
     hooks.teacher = [this](const std::map<std::string, Tensor>& inputs) {
@@ -201,6 +218,7 @@ train::TrainHooks TrainRun::hooks() {
     };
   }
   std::string lines = "epoch,loss,lr,metric,seconds,samples_per_second\n";
+  if (ranks_ != nullptr && !ranks_->first()) return hooks;
   hooks.epoch = [this, lines](const train::EpochRecord& r) mutable {
     lines += fmt::format("{},{:.6f},{:.6g},{},{:.2f},{:.1f}\n", r.epoch, r.loss, r.lr,
                          r.metric ? fmt::format("{:.4f}", *r.metric) : "", r.seconds,
@@ -236,9 +254,11 @@ TrainReport TrainRun::run() {
   place.fingerprint = fingerprint();
   place.resume = job_.resume;
   train::TrainResult result = plugin_.train(plan_, *data_, job_.options, hooks(), place);
-  save(result.state);
+  report_.ranks = ranks_ != nullptr ? ranks_->size() : 1;
+  report_.rank = ranks_ != nullptr ? ranks_->rank() : 0;
+  if (report_.rank == 0) save(result.state);
   std::error_code ignored;
-  if (job_.checkpoint.empty()) fs::remove(place.path, ignored);
+  if (job_.checkpoint.empty() && report_.rank == 0) fs::remove(place.path, ignored);
   report_.best_epoch = result.best_epoch;
   report_.epochs = std::move(result.epochs);
   report_.seconds = seconds_since(begin);

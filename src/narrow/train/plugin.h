@@ -8,7 +8,7 @@
 namespace narrow::train {
 
 /// Changes with every change of the types below or of those they hold.
-inline constexpr int kPluginVersion = 2;
+inline constexpr int kPluginVersion = 3;
 inline constexpr const char* kPluginSymbol = "narrow_train_plugin";
 
 /// What a TorchScript module became, and what libtorch computes with it.
@@ -36,6 +36,9 @@ struct Plugin {
   /// that the module does not take), unsupported naming every function without a counterpart.
   ScriptImport (*import_torchscript)(const std::string& path,
                                      const std::vector<SymbolicShape>& inputs);
+  /// Waits until all ranks have come. Throws io_error where they do not, unsupported where this
+  /// library was built without Gloo.
+  std::unique_ptr<Ranks> (*join)(const RankPlace& place);
 };
 
 using PluginFunction = const Plugin* (*)();

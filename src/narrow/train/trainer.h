@@ -25,6 +25,7 @@
 #include "narrow/data/dataset.h"
 #include "narrow/graph/graph.h"
 #include "narrow/quant/scheme.h"
+#include "narrow/train/ranks.h"
 
 namespace narrow::train {
 
@@ -129,6 +130,9 @@ struct TrainHooks {
   /// Outputs of the teacher, for mse and distill: as many as the graph has.
   std::function<std::vector<Tensor>(const std::map<std::string, Tensor>& inputs)> teacher;
   std::function<void(const EpochRecord&)> epoch;
+  /// Who trains along: each takes a part of every batch of `batch` * size samples, and only the
+  /// first measures, reports and writes checkpoints (which all read). nullptr: nobody.
+  Ranks* ranks = nullptr;
   Progress progress;
 };
 

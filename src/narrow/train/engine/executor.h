@@ -15,6 +15,7 @@
 
 #include "narrow/graph/graph.h"
 #include "narrow/train/engine/fake_quant.h"
+#include "narrow/train/ranks.h"
 #include "narrow/train/trainer.h"
 
 namespace narrow::train {
@@ -24,6 +25,7 @@ using Tensors = std::vector<torch::Tensor>;  // undefined where an optional one 
 /// What a node's function may depend on besides its inputs.
 struct RunMode {
   bool training = false;
+  Ranks* ranks = nullptr;  // with whom statistics of a batch are shared; nullptr: nobody
 };
 
 /// Made once for a node: attributes are read here. The inputs that come are those of the node.

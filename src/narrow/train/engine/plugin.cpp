@@ -6,6 +6,7 @@
 #include "narrow/core/error.h"
 #include "narrow/train/engine/bridge.h"
 #include "narrow/train/engine/executor.h"
+#include "narrow/train/engine/group.h"
 #include "narrow/train/engine/loop.h"
 #include "narrow/train/engine/torchscript/import.h"
 
@@ -53,7 +54,8 @@ ScriptImport import(const std::string& path, const std::vector<SymbolicShape>& i
   return translated([&] { return import_torchscript(path, inputs); });
 }
 
-constexpr Plugin kPlugin = {kPluginVersion, TORCH_VERSION, train, run, operators, import};
+constexpr Plugin kPlugin = {kPluginVersion, TORCH_VERSION, train,     run,
+                            operators,      import,        join_ranks};
 
 }  // namespace
 }  // namespace narrow::train
