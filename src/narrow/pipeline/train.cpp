@@ -18,6 +18,7 @@
 #include "narrow/graph/op_table.h"
 #include "narrow/graph/pass.h"
 #include "narrow/pipeline/calibrate.h"
+#include "narrow/pipeline/train_prune.h"
 #include "narrow/ptq/assign.h"
 #include "narrow/ptq/plan.h"
 #include "narrow/ptq/rtn/rtn.h"
@@ -41,7 +42,9 @@ std::shared_ptr<const Dataset> some_of(const std::shared_ptr<const Dataset>& dat
 
 class TrainRun {
  public:
-  explicit TrainRun(const TrainJob& job) : job_(job), plugin_(train::load_plugin()) {}
+  /// What only removes weights needs no libtorch.
+  explicit TrainRun(const TrainJob& job)
+      : job_(job), plugin_(job.options.epochs > 0 ? &train::load_plugin() : nullptr) {}
   TrainReport run();
 
  private:
@@ -54,9 +57,11 @@ class TrainRun {
   std::string fingerprint() const;
   train::TrainHooks hooks();
   void save(const TrainState& state);
+  void save_at_once();
+  void learn();
 
   const TrainJob& job_;
-  const train::Plugin& plugin_;
+  const train::Plugin* plugin_;
   Graph graph_;
   std::shared_ptr<const Dataset> data_;
   std::shared_ptr<const Dataset> eval_;
@@ -86,7 +91,7 @@ void TrainRun::read() {
   report_.model = job_.arch.empty() ? job_.model.string() : job_.arch;
   report_.output = job_.output.string();
   report_.qat = job_.qat;
-  report_.torch_version = plugin_.torch_version;
+  if (plugin_ != nullptr) report_.torch_version = plugin_->torch_version;
   report_.samples = data_->size();
   if (eval_ && job_.arch.empty()) report_.metric_before = measure(graph_);
   if (job_.options.loss != train::LossKind::cross_entropy) {
@@ -107,6 +112,7 @@ void TrainRun::plan_float() {
   for (const std::string& name : plan_.parameters) {
     report_.parameters += graph_.constant(*graph_.find_value(name))->elements();
   }
+  plan_pruning(plan_, job_.options);
 }
 
 /// The assignment of the bits that are asked for, its grids as calibration and weights give them.
@@ -181,11 +187,12 @@ std::string TrainRun::fingerprint() const {
   }
   hash.add_text(data_->fingerprint());
   hash.add_text(fmt::format(
-      "{} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {}", kVersion,
-      plugin_.torch_version, job_.qat, o.epochs, o.batch, to_string(o.optimizer), o.lr, o.momentum,
+      "{} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {}", kVersion,
+      report_.torch_version, job_.qat, o.epochs, o.batch, to_string(o.optimizer), o.lr, o.momentum,
       o.weight_decay, o.clip_norm, o.accumulate, to_string(o.schedule), o.warmup_steps,
       o.step_epochs, o.gamma, o.min_factor, to_string(o.loss), o.label_smoothing, o.temperature,
-      o.distill_weight, to_string(o.ranges), o.ema, o.shift, o.flip, o.seed));
+      o.distill_weight, to_string(o.ranges), o.ema, o.shift, o.flip, o.seed, to_text(o.prune),
+      to_text(o.regularize)));
   return hash.hex();
 }
 
@@ -214,14 +221,39 @@ train::TrainHooks TrainRun::hooks() {
 void TrainRun::save(const TrainState& state) {
   Graph graph = exported(state);
   graph.metadata["narrow.version"] = kVersion;
-  graph.metadata["narrow.train"] =
-      fmt::format("qat={} epochs={} batch={} optimizer={} lr={} seed={} torch={}", job_.qat,
-                  job_.options.epochs, job_.options.batch, to_string(job_.options.optimizer),
-                  job_.options.lr, job_.options.seed, plugin_.torch_version);
+  graph.metadata["narrow.train"] = fmt::format(
+      "qat={} prune={} epochs={} batch={} optimizer={} lr={} seed={} torch={}", job_.qat,
+      to_text(job_.options.prune), job_.options.epochs, job_.options.batch,
+      to_string(job_.options.optimizer), job_.options.lr, job_.options.seed, report_.torch_version);
   write_onnx(graph, job_.output);
   report_.output_bytes = fs::file_size(job_.output);
   // What counts is the file, as others will read it.
   if (eval_) report_.metric = measure(read_onnx(job_.output));
+  if (job_.options.prune.active()) {
+    report_.prune = measure_pruned({job_.model, job_.output}, graph_, exported(start()),
+                                   to_text(job_.options.prune));
+  }
+}
+
+/// A run of 0 epochs: what comes in, pruned.
+void TrainRun::save_at_once() {
+  TrainState state = start();
+  prune_at_once(plan_, job_.options, state);
+  save(state);
+}
+
+void TrainRun::learn() {
+  train::CheckpointPlace place;
+  place.path =
+      job_.checkpoint.empty() ? job_.output.string() + ".training" : job_.checkpoint.string();
+  place.fingerprint = fingerprint();
+  place.resume = job_.resume;
+  train::TrainResult result = plugin_->train(plan_, *data_, job_.options, hooks(), place);
+  save(result.state);
+  std::error_code ignored;
+  if (job_.checkpoint.empty()) fs::remove(place.path, ignored);
+  report_.best_epoch = result.best_epoch;
+  report_.epochs = std::move(result.epochs);
 }
 
 TrainReport TrainRun::run() {
@@ -230,17 +262,11 @@ TrainReport TrainRun::run() {
   if (!job_.qat.empty()) plan_grids();
   plan_float();
   if (eval_ && !job_.qat.empty()) report_.metric_ptq = measure(exported(start()));
-  train::CheckpointPlace place;
-  place.path =
-      job_.checkpoint.empty() ? job_.output.string() + ".training" : job_.checkpoint.string();
-  place.fingerprint = fingerprint();
-  place.resume = job_.resume;
-  train::TrainResult result = plugin_.train(plan_, *data_, job_.options, hooks(), place);
-  save(result.state);
-  std::error_code ignored;
-  if (job_.checkpoint.empty()) fs::remove(place.path, ignored);
-  report_.best_epoch = result.best_epoch;
-  report_.epochs = std::move(result.epochs);
+  if (job_.options.epochs > 0) {
+    learn();
+  } else {
+    save_at_once();
+  }
   report_.seconds = seconds_since(begin);
   report_.peak_rss_bytes = peak_rss_bytes();
   return std::move(report_);
