@@ -19,6 +19,7 @@
 #include "narrow/graph/pass.h"
 #include "narrow/pipeline/calibrate.h"
 #include "narrow/pipeline/ranks.h"
+#include "narrow/pipeline/train_prune.h"
 #include "narrow/ptq/assign.h"
 #include "narrow/ptq/plan.h"
 #include "narrow/ptq/rtn/rtn.h"
@@ -37,8 +38,14 @@ constexpr int64_t kCalibrationSamples = 500;
 
 class TrainRun {
  public:
+  /// What only removes weights needs no libtorch.
   explicit TrainRun(const TrainJob& job)
-      : job_(job), plugin_(train::load_plugin()), ranks_(join_ranks()) {}
+      : job_(job), plugin_(job.options.epochs > 0 ? &train::load_plugin() : nullptr) {
+    if (plugin_ != nullptr) ranks_ = join_ranks();
+    if (ranks_ == nullptr) return;
+    report_.rank = ranks_->rank();
+    report_.ranks = ranks_->size();
+  }
   TrainReport run();
 
  private:
@@ -52,9 +59,11 @@ class TrainRun {
   std::string fingerprint() const;
   train::TrainHooks hooks();
   void save(const TrainState& state);
+  void save_at_once();
+  void learn();
 
   const TrainJob& job_;
-  const train::Plugin& plugin_;
+  const train::Plugin* plugin_;
   std::unique_ptr<train::Ranks> ranks_;
   Graph graph_;
   std::shared_ptr<const Dataset> data_;
@@ -82,12 +91,12 @@ void TrainRun::read() {
   infer_shapes(graph_);
   data_ = open_dataset(job_.data, data_hints(graph_));
   // With several processes the first measures and writes.
-  const bool first = ranks_ == nullptr || ranks_->first();
-  if (job_.eval_data && first) eval_ = open_dataset(*job_.eval_data, data_hints(graph_));
+  if (job_.eval_data && report_.rank == 0)
+    eval_ = open_dataset(*job_.eval_data, data_hints(graph_));
   report_.model = job_.arch.empty() ? job_.model.string() : job_.arch;
   report_.output = job_.output.string();
   report_.qat = job_.qat;
-  report_.torch_version = plugin_.torch_version;
+  if (plugin_ != nullptr) report_.torch_version = plugin_->torch_version;
   report_.samples = data_->size();
   if (eval_ && job_.arch.empty()) report_.metric_before = measure(graph_);
   if (job_.options.loss != train::LossKind::cross_entropy) {
@@ -108,6 +117,7 @@ void TrainRun::plan_float() {
   for (const std::string& name : plan_.parameters) {
     report_.parameters += graph_.constant(*graph_.find_value(name))->elements();
   }
+  plan_pruning(plan_, job_.options);
 }
 
 /// Over some samples; ranks look at a part of them each.
@@ -196,19 +206,19 @@ std::string TrainRun::fingerprint() const {
   }
   hash.add_text(data_->fingerprint());
   hash.add_text(fmt::format(
-      "{} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {}", kVersion,
-      plugin_.torch_version, job_.qat, o.epochs, o.batch * (ranks_ != nullptr ? ranks_->size() : 1),
-      to_string(o.optimizer), o.lr, o.momentum, o.weight_decay, o.clip_norm, o.accumulate,
-      to_string(o.schedule), o.warmup_steps, o.step_epochs, o.gamma, o.min_factor,
-      to_string(o.loss), o.label_smoothing, o.temperature, o.distill_weight, to_string(o.ranges),
-      o.ema, o.shift, o.flip, o.seed));
+      "{} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {}", kVersion,
+      report_.torch_version, job_.qat, o.epochs, o.batch * report_.ranks, to_string(o.optimizer),
+      o.lr, o.momentum, o.weight_decay, o.clip_norm, o.accumulate, to_string(o.schedule),
+      o.warmup_steps, o.step_epochs, o.gamma, o.min_factor, to_string(o.loss), o.label_smoothing,
+      o.temperature, o.distill_weight, to_string(o.ranges), o.ema, o.shift, o.flip, o.seed,
+      to_text(o.prune), to_text(o.regularize)));
   return hash.hex();
 }
 
 train::TrainHooks TrainRun::hooks() {
   train::TrainHooks hooks;
   hooks.ranks = ranks_.get();
-  if (ranks_ == nullptr || ranks_->first()) hooks.progress = job_.progress;
+  if (report_.rank == 0) hooks.progress = job_.progress;
   if (eval_) hooks.evaluate = [this](const TrainState& s) { return measure(exported(s)); };
   if (teacher_) {
     hooks.teacher = [this](const std::map<std::string, Tensor>& inputs) {
@@ -218,7 +228,7 @@ train::TrainHooks TrainRun::hooks() {
     };
   }
   std::string lines = "epoch,loss,lr,metric,seconds,samples_per_second\n";
-  if (ranks_ != nullptr && !ranks_->first()) return hooks;
+  if (report_.rank != 0) return hooks;
   hooks.epoch = [this, lines](const train::EpochRecord& r) mutable {
     lines += fmt::format("{},{:.6f},{:.6g},{},{:.2f},{:.1f}\n", r.epoch, r.loss, r.lr,
                          r.metric ? fmt::format("{:.4f}", *r.metric) : "", r.seconds,
@@ -232,14 +242,41 @@ train::TrainHooks TrainRun::hooks() {
 void TrainRun::save(const TrainState& state) {
   Graph graph = exported(state);
   graph.metadata["narrow.version"] = kVersion;
-  graph.metadata["narrow.train"] =
-      fmt::format("qat={} epochs={} batch={} optimizer={} lr={} seed={} torch={}", job_.qat,
-                  job_.options.epochs, job_.options.batch, to_string(job_.options.optimizer),
-                  job_.options.lr, job_.options.seed, plugin_.torch_version);
+  graph.metadata["narrow.train"] = fmt::format(
+      "qat={} prune={} epochs={} batch={} optimizer={} lr={} seed={} torch={}", job_.qat,
+      to_text(job_.options.prune), job_.options.epochs, job_.options.batch,
+      to_string(job_.options.optimizer), job_.options.lr, job_.options.seed, report_.torch_version);
   write_onnx(graph, job_.output);
   report_.output_bytes = fs::file_size(job_.output);
   // What counts is the file, as others will read it.
   if (eval_) report_.metric = measure(read_onnx(job_.output));
+  if (job_.options.prune.active()) {
+    report_.prune = measure_pruned({job_.model, job_.output}, graph_, exported(start()),
+                                   to_text(job_.options.prune));
+  }
+}
+
+/// A run of 0 epochs: what comes in, pruned.
+void TrainRun::save_at_once() {
+  TrainState state = start();
+  prune_at_once(plan_, job_.options, state);
+  save(state);
+}
+
+void TrainRun::learn() {
+  train::CheckpointPlace place;
+  place.path =
+      job_.checkpoint.empty() ? job_.output.string() + ".training" : job_.checkpoint.string();
+  place.fingerprint = fingerprint();
+  place.resume = job_.resume;
+  train::TrainResult result = plugin_->train(plan_, *data_, job_.options, hooks(), place);
+  if (report_.rank == 0) {
+    save(result.state);
+    std::error_code ignored;
+    if (job_.checkpoint.empty()) fs::remove(place.path, ignored);
+  }
+  report_.best_epoch = result.best_epoch;
+  report_.epochs = std::move(result.epochs);
 }
 
 TrainReport TrainRun::run() {
@@ -248,19 +285,11 @@ TrainReport TrainRun::run() {
   if (!job_.qat.empty()) plan_grids();
   plan_float();
   if (eval_ && !job_.qat.empty()) report_.metric_ptq = measure(exported(start()));
-  train::CheckpointPlace place;
-  place.path =
-      job_.checkpoint.empty() ? job_.output.string() + ".training" : job_.checkpoint.string();
-  place.fingerprint = fingerprint();
-  place.resume = job_.resume;
-  train::TrainResult result = plugin_.train(plan_, *data_, job_.options, hooks(), place);
-  report_.ranks = ranks_ != nullptr ? ranks_->size() : 1;
-  report_.rank = ranks_ != nullptr ? ranks_->rank() : 0;
-  if (report_.rank == 0) save(result.state);
-  std::error_code ignored;
-  if (job_.checkpoint.empty() && report_.rank == 0) fs::remove(place.path, ignored);
-  report_.best_epoch = result.best_epoch;
-  report_.epochs = std::move(result.epochs);
+  if (job_.options.epochs > 0) {
+    learn();
+  } else {
+    save_at_once();
+  }
   report_.seconds = seconds_since(begin);
   report_.peak_rss_bytes = peak_rss_bytes();
   return std::move(report_);

@@ -25,6 +25,8 @@
 #include "narrow/data/dataset.h"
 #include "narrow/graph/graph.h"
 #include "narrow/quant/scheme.h"
+#include "narrow/train/prune/masks.h"
+#include "narrow/train/prune/prune_options.h"
 #include "narrow/train/ranks.h"
 
 namespace narrow::train {
@@ -78,6 +80,8 @@ struct TrainOptions {
   int64_t patience = 0;  // epochs without a better metric before it stops; 0: off
   int64_t shift = 0;     // images move by up to so many pixels, at random
   bool flip = false;     // and are mirrored
+  PruneOptions prune;
+  RegularizeOptions regularize;
   uint64_t seed = 1;
   int threads = 0;  // 0: all CPUs of the affinity mask
 };
@@ -101,6 +105,8 @@ struct TrainPlan {
   std::map<std::string, ActivationGrid> activations;
   std::map<std::string, QuantParams> weights;  // initializers
   std::string output;                          // judged by the loss; empty: the first
+  std::vector<PruneTarget> prune;              // layers of options.prune
+  std::vector<PruneTarget> regularize;         // layers of options.regularize
 };
 
 /// float32 initializers that layers multiply with or add: kernels, matrices, biases, norms.

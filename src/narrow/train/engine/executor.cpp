@@ -18,6 +18,18 @@ const OpRule* find_rule(const Node& node) {
   return nullptr;
 }
 
+/// w where the mask says so, else 0; backward as if there were no mask.
+struct PassThrough : torch::autograd::Function<PassThrough> {
+  static torch::Tensor forward(torch::autograd::AutogradContext* /*context*/,
+                               const torch::Tensor& w, const torch::Tensor& mask) {
+    return w.masked_fill(mask == 0, 0);
+  }
+  static torch::autograd::tensor_list backward(torch::autograd::AutogradContext* /*context*/,
+                                               const torch::autograd::tensor_list& gradients) {
+    return {gradients[0], torch::Tensor()};
+  }
+};
+
 /// libtorch's messages end in a list of its functions.
 std::string first_line(const char* what) {
   const std::string text = what;
@@ -103,12 +115,17 @@ void Executor::put(Tensors& values, ValueId id, torch::Tensor value) const {
   values[slot] = grid != nullptr ? (*grid)(value) : std::move(value);
 }
 
+torch::Tensor Executor::used(const std::string& name, const torch::Tensor& w) const {
+  const auto mask = masks_.find(name);
+  return mask == masks_.end() ? w : PassThrough::apply(w, mask->second);
+}
+
 Tensors Executor::values_of(const std::map<std::string, torch::Tensor>& inputs) const {
   Tensors values = constants_;
   for (const ValueId id : graph_.live_values()) {
     const auto slot = static_cast<size_t>(id);
     if (trained_[slot] != nullptr) {
-      put(values, id, *trained_[slot]);
+      put(values, id, used(graph_.value(id).name, *trained_[slot]));
     } else if (graph_.value(id).is_constant() && grid_of_[slot] != nullptr) {
       put(values, id, constants_[slot]);
     }

@@ -65,6 +65,12 @@ class Executor {
   const std::map<std::string, Grid>& weight_grids() const { return weight_grids_; }
   std::map<std::string, Grid>& activation_grids() { return activation_grids_; }  // by group
   const std::map<std::string, Grid>& activation_grids() const { return activation_grids_; }
+  /// 1 where a weight stays, 0 where it is pruned; by parameter, filled by whoever prunes.
+  std::map<std::string, torch::Tensor>& masks() { return masks_; }
+  const std::map<std::string, torch::Tensor>& masks() const { return masks_; }
+  /// What a parameter counts for in the network, before it is rounded: mask * w. The gradient goes
+  /// to all of w, so that what is pruned goes on learning and may come back.
+  torch::Tensor used(const std::string& name, const torch::Tensor& w) const;
   const std::map<std::string, std::string>& groups() const { return groups_; }  // by value
 
  private:
@@ -83,6 +89,7 @@ class Executor {
   std::vector<Step> steps_;
   std::map<std::string, torch::Tensor> parameters_;
   std::map<std::string, torch::Tensor> buffers_;
+  std::map<std::string, torch::Tensor> masks_;
   std::map<std::string, Grid> weight_grids_;
   std::map<std::string, Grid> activation_grids_;
   std::map<std::string, std::string> groups_;

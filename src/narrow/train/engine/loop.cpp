@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <numeric>
 #include <sstream>
 
@@ -258,7 +259,8 @@ TrainState Trainer::state() const {
     return average != averages_.end() ? average->second : tensor;
   };
   for (const auto& [name, tensor] : executor_.parameters()) {
-    s.parameters[name] = from_torch(now("parameter." + name, tensor));
+    s.parameters[name] =
+        from_torch(executor_.used(name, now("parameter." + name, tensor)).detach());
   }
   for (const auto& [name, tensor] : executor_.buffers()) s.parameters[name] = from_torch(tensor);
   for (const auto& [name, grid] : executor_.weight_grids()) {
@@ -284,7 +286,10 @@ void Trainer::judge(EpochRecord& record) {
   record.metric = hooks_.evaluate ? hooks_.evaluate(now) : 0;
   if (hooks_.ranks != nullptr) record.metric = hooks_.ranks->from_first(*record.metric);
   if (result_.best_epoch != 0 && *record.metric <= best_metric_) return;
-  best_metric_ = *record.metric;
+  // A state that is not to come out gives way to the next.
+  const bool settled =
+      std::ranges::all_of(methods_, [](const auto& method) { return method->settled(); });
+  best_metric_ = settled ? *record.metric : std::numeric_limits<double>::lowest();
   result_.best_epoch = record.epoch;
   result_.state = std::move(now);
 }
