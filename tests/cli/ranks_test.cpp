@@ -47,9 +47,16 @@ class RanksTest : public ::testing::Test {
 
   std::vector<std::string> training(const std::string& arch, const std::string& output,
                                     const std::string& batch) const {
-    return {"train",   "--arch",    arch,       "-o",    folder_.file(output), "--data", data_,
-            "--batch", batch,       "--epochs", "2",     "--optimizer",        "sgd",    "--lr",
-            "0.02",    "--threads", "1",        "--json"};
+    std::vector<std::string> words = {"train"};
+    if (model_.empty()) {
+      words.insert(words.end(), {"--arch", arch});
+    } else {
+      words.insert(words.end(), model_.begin(), model_.end());
+    }
+    words.insert(words.end(),
+                 {"-o", folder_.file(output), "--data", data_, "--batch", batch, "--epochs", "2",
+                  "--optimizer", "sgd", "--lr", "0.02", "--threads", "1", "--json"});
+    return words;
   }
 
   /// What rank 0 said; the other must have said nothing.
@@ -80,6 +87,7 @@ class RanksTest : public ::testing::Test {
     return worst;
   }
 
+  std::vector<std::string> model_;  // and flags; empty: from scratch
   std::string data_ = fashion_data(",split=train,samples=203");
   TemporaryFolder folder_;
 };
@@ -98,6 +106,12 @@ TEST_F(RanksTest, TwoEqualOneWithTwiceTheBatch) {
   };
   // 203 samples: the last batch of an epoch has a sample for one rank and two for the other.
   compare("mnist_cnn", 1e-4);
+  // On a grid: learned scales go at the pace of the whole batch.
+  const std::string cnn = folder_.file("one.onnx");
+  std::filesystem::copy_file(cnn, folder_.file("cnn.onnx"));
+  model_ = {folder_.file("cnn.onnx"), "--qat", "w4a4"};
+  compare("", 2e-2);
+  model_.clear();
   // Batch norms take their statistics from the samples of both. Sums in another order differ by
   // 2e-5 after a step, and such a network makes ten times as much of it in each further one.
   data_ = fashion_data(",split=train,samples=40");

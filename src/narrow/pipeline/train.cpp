@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <memory>
 
 #include "narrow/core/clock.h"
@@ -20,6 +21,7 @@
 #include "narrow/pipeline/calibrate.h"
 #include "narrow/pipeline/ranks.h"
 #include "narrow/pipeline/train_prune.h"
+#include "narrow/pipeline/train_qat.h"
 #include "narrow/ptq/assign.h"
 #include "narrow/ptq/plan.h"
 #include "narrow/ptq/rtn/rtn.h"
@@ -114,6 +116,11 @@ double TrainRun::measure(const Graph& graph) const {
 void TrainRun::plan_float() {
   plan_.graph = graph_;
   plan_.parameters = train::trainable_parameters(graph_);
+  for (const auto& [name, params] : plan_.weights) {
+    // Weights in groups stand behind a Reshape.
+    const auto end = plan_.parameters.end();
+    if (std::find(plan_.parameters.begin(), end, name) == end) plan_.parameters.push_back(name);
+  }
   for (const std::string& name : plan_.parameters) {
     report_.parameters += graph_.constant(*graph_.find_value(name))->elements();
   }
@@ -137,22 +144,15 @@ Statistics TrainRun::observe(const CalibrateOptions& options) const {
 
 /// The assignment of the bits that are asked for, its grids as calibration and weights give them.
 void TrainRun::plan_grids() {
-  const QatBits bits = parse_qat(job_.qat);
-  quantize_.weights = NumberType{false, true, bits.weights};
-  quantize_.activations = NumberType{false, false, bits.activations};
-  quantize_ = resolve(quantize_);
+  quantize_ = qat_quantization(graph_, job_);
   assignment_ = assign(graph_, quantize_);
-  for (auto& [name, activation] : assignment_.activations) {
-    // What comes in and the scores that go out keep 8 bits.
-    const Value& value = graph_.value(*graph_.find_value(name));
-    if (value.is_input || value.is_output) activation.scheme.bits = 8;
-  }
+  keep_ends_at_8_bits(graph_, assignment_);
   CalibrateOptions calibration;
   calibration.threads = job_.options.threads;
   calibration.progress = job_.progress;
   const Statistics statistics = observe(calibration);
   ObserverOptions observer;
-  observer.kind = bits.activations < 8 ? ObserverKind::mse : ObserverKind::minmax;
+  observer.kind = parse_qat(job_.qat).activations < 8 ? ObserverKind::mse : ObserverKind::minmax;
   const auto ranges = activation_ranges(assignment_, statistics, observer);
   for (const auto& [name, grid] : activation_grids(assignment_, ranges)) {
     std::string group;
@@ -171,6 +171,7 @@ void TrainRun::plan_grids() {
 Graph TrainRun::exported(const TrainState& state) const {
   Graph graph = graph_;
   train::set_parameters(graph, state);
+  train::turn_off_dropout(graph);
   if (job_.qat.empty()) {
     PassOptions passes;
     passes.context.evaluate = evaluate_constant;
@@ -206,12 +207,14 @@ std::string TrainRun::fingerprint() const {
   }
   hash.add_text(data_->fingerprint());
   hash.add_text(fmt::format(
-      "{} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {}", kVersion,
+      "{} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {}", kVersion,
       report_.torch_version, job_.qat, o.epochs, o.batch * report_.ranks, to_string(o.optimizer),
       o.lr, o.momentum, o.weight_decay, o.clip_norm, o.accumulate, to_string(o.schedule),
       o.warmup_steps, o.step_epochs, o.gamma, o.min_factor, to_string(o.loss), o.label_smoothing,
-      o.temperature, o.distill_weight, to_string(o.ranges), o.ema, o.shift, o.flip, o.seed,
-      to_text(o.prune), to_text(o.regularize)));
+      o.temperature, o.distill_weight, o.ema, o.augment.shift, o.augment.flip, o.augment.crop,
+      o.seed, to_text(o.prune)));
+  hash.add_text(to_text(o.regularize));
+  hash.add_text(qat_fingerprint(job_));
   return hash.hex();
 }
 
@@ -269,6 +272,7 @@ void TrainRun::learn() {
       job_.checkpoint.empty() ? job_.output.string() + ".training" : job_.checkpoint.string();
   place.fingerprint = fingerprint();
   place.resume = job_.resume;
+  place.every_steps = job_.checkpoint_steps;
   train::TrainResult result = plugin_->train(plan_, *data_, job_.options, hooks(), place);
   if (report_.rank == 0) {
     save(result.state);
@@ -295,19 +299,7 @@ TrainReport TrainRun::run() {
   return std::move(report_);
 }
 
-int bits_from(std::string_view text, std::string_view whole) {
-  if (text.size() == 1 && text[0] >= '2' && text[0] <= '8') return text[0] - '0';
-  throw Error(ErrorCode::invalid_argument, fmt::format("'{}' names no bits to train on", whole),
-              "write the bits of weights and activations, 2 to 8 each, as in w4a4");
-}
-
 }  // namespace
-
-QatBits parse_qat(std::string_view text) {
-  const size_t a = text.find('a');
-  if (text.empty() || text[0] != 'w' || a == std::string_view::npos) return {bits_from("", text)};
-  return {bits_from(text.substr(1, a - 1), text), bits_from(text.substr(a + 1), text)};
-}
 
 TrainReport run_train(const TrainJob& job) {
   return TrainRun(job).run();

@@ -2,14 +2,14 @@
 #include "narrow/train/engine/loop.h"
 
 #include <fmt/format.h>
+#include <malloc.h>
 #include <torch/torch.h>
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <numeric>
-#include <sstream>
+#include <optional>
 
 #include "narrow/core/clock.h"
 #include "narrow/core/error.h"
@@ -30,6 +30,15 @@ namespace {
 uint64_t seed_of(uint64_t seed, int64_t epoch, uint64_t use) {
   Rng rng(seed ^ (static_cast<uint64_t>(epoch) << 8) ^ (use << 56));
   return rng.next();
+}
+
+/// Each step frees what the next one allocates: the C library keeps it instead of giving it back to
+/// the system, which would clear every page again.
+void keep_freed_memory() {
+#ifdef M_MMAP_THRESHOLD
+  mallopt(M_MMAP_THRESHOLD, 32 << 20);  // the most it takes
+  mallopt(M_TRIM_THRESHOLD, 1 << 30);
+#endif
 }
 
 class Threads {
@@ -56,16 +65,20 @@ class Trainer {
         hooks_(hooks),
         place_(place),
         threads_(options.threads),
-        executor_(plan),
+        executor_(plan, options.qat),
         loss_(plan, options, hooks, data.labelled()),
         whole_batch_(options.batch) {
     for (auto& [name, tensor] : executor_.parameters()) learned_["parameter." + name] = &tensor;
-    for (auto& [name, grid] : executor_.weight_grids()) add_grid("weight_scale." + name, grid);
-    for (auto& [name, grid] : executor_.activation_grids()) add_grid("value_scale." + name, grid);
+    for (auto& [name, grid] : executor_.weight_grids()) add_grid("weight", name, grid);
+    for (auto& [name, grid] : executor_.activation_grids()) add_grid("value", name, grid);
     methods_ = make_methods(executor_, learned_, plan, options);
-    optimizer_ = make_optimizer(learned_, options);
+    optimizer_.emplace(learned_, options);
     samples_ = data_.size();
     if (hooks.ranks != nullptr) {
+      if (options.qat.ranges == RangeKind::moving_average) {
+        throw Error(ErrorCode::unsupported, "ranges by moving average are for one process",
+                    "choose --ranges learned or fixed");
+      }
       // Each rank has a sample of every batch.
       whole_batch_ *= hooks.ranks->size();
       const int64_t rest = samples_ % whole_batch_;
@@ -82,18 +95,18 @@ class Trainer {
   TrainResult run();
 
  private:
-  void add_grid(const std::string& name, Grid& grid);
+  void add_grid(const std::string& kind, const std::string& name, Grid& grid);
   TakenBatch take(std::span<const int64_t> indices, Rng& rng) const;
   torch::Tensor loss_of(const TakenBatch& batch);
   std::pair<int64_t, int64_t> own_part(int64_t count) const;
   double summed(double value) const;
   void share_gradients();
   void step(int64_t number);
-  EpochRecord epoch(int64_t number);
+  EpochRecord epoch(int64_t number, int64_t first, double loss_sum);
   TrainState state() const;
   void judge(EpochRecord& record);
-  void save(int64_t epoch) const;
-  int64_t load();
+  void save(int64_t epoch, int64_t samples, double loss_sum) const;
+  Checkpoint load();
   [[noreturn]] void diverged(const TakenBatch& batch, int64_t epoch, int64_t step);
 
   const TrainPlan& plan_;
@@ -107,7 +120,7 @@ class Trainer {
   Learned learned_;
   std::vector<std::unique_ptr<Method>> methods_;
   std::map<std::string, torch::Tensor> averages_;
-  std::unique_ptr<torch::optim::Optimizer> optimizer_;
+  std::optional<Optimizer> optimizer_;
   int64_t whole_batch_;  // of all ranks
   int64_t samples_ = 0;  // of an epoch
   int64_t steps_per_epoch_ = 1;
@@ -115,11 +128,13 @@ class Trainer {
   double best_metric_ = 0;
 };
 
-void Trainer::add_grid(const std::string& name, Grid& grid) {
-  // Weights' scales that follow the weights are no parameters; calibrated ones do not change.
-  if (options_.ranges != RangeKind::learned) return;
-  grid.log_scale().set_requires_grad(true);
-  learned_[name] = &grid.log_scale();
+void Trainer::add_grid(const std::string& kind, const std::string& name, Grid& grid) {
+  const auto learn = [&](const char* what, torch::Tensor& tensor) {
+    tensor.set_requires_grad(true);
+    learned_[kind + what + name] = &tensor;
+  };
+  if (grid.rule().learn_scale) learn("_scale.", grid.log_scale());
+  if (grid.rule().learn_zero) learn("_zero.", grid.zero());
 }
 
 TakenBatch Trainer::take(std::span<const int64_t> indices, Rng& rng) const {
@@ -129,7 +144,7 @@ TakenBatch Trainer::take(std::span<const int64_t> indices, Rng& rng) const {
   for (auto& [name, tensor] : batch.inputs) {
     Tensor x = tensor;
     if (x.rank() == 4 && x.dtype() == DType::float32) {
-      x = augment(x, options_.shift, options_.flip, rng);
+      x = augment(x, options_.augment, rng);
     }
     taken.inputs[name] = to_torch(x);
     if (hooks_.teacher) taken.raw[name] = std::move(x);
@@ -162,8 +177,7 @@ void Trainer::step(int64_t number) {
   for (auto& [name, tensor] : learned_) all.push_back(*tensor);
   if (options_.clip_norm > 0) torch::nn::utils::clip_grad_norm_(all, options_.clip_norm);
   const double lr = learning_rate(options_, number, steps_per_epoch_);
-  for (auto& group : optimizer_->param_groups()) group.options().set_lr(lr);
-  optimizer_->step();
+  optimizer_->step(lr);
   optimizer_->zero_grad();
   for (const auto& method : methods_) method->after_step(info);
   if (options_.ema == 0) return;
@@ -204,9 +218,15 @@ void Trainer::share_gradients() {
     gradient.copy_(all.narrow(0, at, gradient.numel()).reshape(gradient.sizes()));
     at += gradient.numel();
   }
+  // The pace of a scale is that of the values of the whole batch.
+  for (auto& [group, grid] : executor_.activation_grids()) {
+    torch::Tensor& gradient = grid.log_scale().mutable_grad();
+    if (gradient.defined() && grid.rule().paced) gradient.div_(std::sqrt(hooks_.ranks->size()));
+  }
 }
 
-EpochRecord Trainer::epoch(int64_t number) {
+/// From sample `first` on, the ones before having lost `loss_sum` together.
+EpochRecord Trainer::epoch(int64_t number, int64_t first, double loss_sum) {
   const auto start = Clock::now();
   EpochRecord record;
   record.epoch = number;
@@ -214,17 +234,18 @@ EpochRecord Trainer::epoch(int64_t number) {
   std::iota(order.begin(), order.end(), 0);
   Rng shuffler(seed_of(options_.seed, number, 1));
   shuffler.shuffle<int64_t>(order);
-  Rng images(seed_of(options_.seed, number, 2));
-  const uint64_t rank = hooks_.ranks != nullptr ? static_cast<uint64_t>(hooks_.ranks->rank()) : 0;
-  torch::manual_seed(seed_of(options_.seed, number, 3 + rank));
   const int64_t total = samples_;
-  double loss_sum = 0;
-  int64_t step_number = (number - 1) * steps_per_epoch_;
-  int64_t gathered = 0;
-  for (int64_t first = 0; first < total; first += whole_batch_) {
+  const int64_t of_a_step = whole_batch_ * options_.accumulate;
+  const int64_t already = first;
+  for (; first < total; first += whole_batch_) {
     hooks_.progress.check_cancelled();
     const int64_t count = std::min(whole_batch_, total - first);
+    const int64_t step_number = (number - 1) * steps_per_epoch_ + first / of_a_step;
     const auto [begin, end] = own_part(count);
+    // What is drawn depends on the place in the data alone, so that a run may go on from anywhere.
+    const auto place = static_cast<uint64_t>(first + begin);
+    Rng images(seed_of(options_.seed, number, 2) + place);
+    torch::manual_seed(seed_of(options_.seed, number, 3) + place);
     const TakenBatch batch =
         take({order.data() + first + begin, static_cast<size_t>(end - begin)}, images);
     torch::Tensor loss = loss_of(batch);
@@ -236,19 +257,20 @@ EpochRecord Trainer::epoch(int64_t number) {
     if (!std::isfinite(value)) diverged(batch, number, step_number + 1);
     loss_sum += value * static_cast<double>(count);
     (options_.accumulate > 1 ? loss / options_.accumulate : loss).backward();
-    const bool last = first + count == total;
-    if (++gathered == options_.accumulate || last) {
+    const int64_t done = first + count;
+    if (done % of_a_step == 0 || done == total) {
       record.lr = learning_rate(options_, step_number, steps_per_epoch_);
-      step(step_number++);
-      gathered = 0;
+      step(step_number);
+      const bool due = place_.every_steps > 0 && (step_number + 1) % place_.every_steps == 0;
+      if (due && done < total) save(number - 1, done, loss_sum);
     }
     hooks_.progress.report(fmt::format("epoch {}/{}, loss {:.4f}", number, options_.epochs,
-                                       loss_sum / static_cast<double>(first + count)),
-                           (number - 1) * total + first + count, options_.epochs * total);
+                                       loss_sum / static_cast<double>(done)),
+                           (number - 1) * total + done, options_.epochs * total);
   }
   record.loss = loss_sum / static_cast<double>(total);
   record.seconds = seconds_since(start);
-  record.samples_per_second = static_cast<double>(total) / record.seconds;
+  record.samples_per_second = static_cast<double>(total - already) / record.seconds;
   return record;
 }
 
@@ -259,16 +281,16 @@ TrainState Trainer::state() const {
     return average != averages_.end() ? average->second : tensor;
   };
   for (const auto& [name, tensor] : executor_.parameters()) {
-    s.parameters[name] =
-        from_torch(executor_.used(name, now("parameter." + name, tensor)).detach());
+    s.parameters[name] = from_torch(executor_.deployed(name, now("parameter." + name, tensor)));
   }
   for (const auto& [name, tensor] : executor_.buffers()) s.parameters[name] = from_torch(tensor);
   for (const auto& [name, grid] : executor_.weight_grids()) {
-    s.weights[name] = grid.params(now("weight_scale." + name, grid.log_scale()));
+    s.weights[name] = grid.params(now("weight_scale." + name, grid.log_scale()), grid.zero());
   }
   for (const auto& [value, group] : executor_.groups()) {
     const Grid& grid = executor_.activation_grids().at(group);
-    s.activations[value] = grid.params(now("value_scale." + group, grid.log_scale()));
+    s.activations[value] = grid.params(now("value_scale." + group, grid.log_scale()),
+                                       now("value_zero." + group, grid.zero()));
   }
   return s;
 }
@@ -294,22 +316,21 @@ void Trainer::judge(EpochRecord& record) {
   result_.state = std::move(now);
 }
 
-Tensor bytes_tensor(const std::string& text) {
-  Tensor out(DType::uint8, {static_cast<int64_t>(text.size())});
-  if (!text.empty()) std::memcpy(out.mutable_raw(), text.data(), text.size());
-  return out;
-}
-
 void add_state(const std::string& prefix, const TrainState& s, std::map<std::string, Tensor>& to) {
   for (const auto& [name, x] : s.parameters) to[prefix + "parameter." + name] = x;
   for (const auto& [name, x] : s.weights) to[prefix + "weight." + name] = x.scale;
-  for (const auto& [name, x] : s.activations) to[prefix + "value." + name] = x.scale;
+  for (const auto& [name, x] : s.activations) {
+    to[prefix + "value." + name] = x.scale;
+    if (x.zero_point.defined()) to[prefix + "value_zero." + name] = x.zero_point;
+  }
 }
 
-void Trainer::save(int64_t epoch) const {
+void Trainer::save(int64_t epoch, int64_t samples, double loss_sum) const {
   if (place_.path.empty() || (hooks_.ranks != nullptr && !hooks_.ranks->first())) return;
   Checkpoint c;
   c.epoch = epoch;
+  c.samples = samples;
+  c.loss_sum = loss_sum;
   c.best_epoch = result_.best_epoch;
   c.best_metric = best_metric_;
   c.epochs = result_.epochs;
@@ -323,23 +344,31 @@ void Trainer::save(int64_t epoch) const {
   std::map<std::string, Tensor> own;
   for (const auto& method : methods_) method->save(own);
   for (auto& [name, x] : own) c.tensors["method." + name] = std::move(x);
-  std::ostringstream blob;
-  torch::save(*optimizer_, blob);
-  c.tensors["optimizer"] = bytes_tensor(blob.str());
+  own.clear();
+  optimizer_->save(own);
+  for (auto& [name, x] : own) c.tensors["optimizer." + name] = std::move(x);
   write_checkpoint(place_, c);
 }
 
-/// Returns the epochs that are done.
-int64_t Trainer::load() {
-  if (!place_.resume) return 0;
-  const Checkpoint c = read_checkpoint(place_);
+/// What the checkpoint says of the way; an empty one at the beginning.
+Checkpoint Trainer::load() {
+  if (!place_.resume) return {};
+  Checkpoint c = read_checkpoint(place_);
   const torch::NoGradGuard guard;
-  const auto fill = [&](const std::string& name, torch::Tensor& to) {
+  const auto of = [&](const std::string& name) -> const Tensor& {
     const auto found = c.tensors.find(name);
-    if (found == c.tensors.end() || found->second.elements() != to.numel()) {
+    if (found == c.tensors.end()) {
       throw Error(ErrorCode::corrupt_data, fmt::format("{}: no '{}'", place_.path, name));
     }
-    to.copy_(to_torch(found->second).reshape(to.sizes()));
+    return found->second;
+  };
+  const auto fill = [&](const std::string& name, torch::Tensor& to) {
+    const Tensor& from = of(name);
+    if (from.elements() != to.numel()) {
+      throw Error(ErrorCode::corrupt_data,
+                  fmt::format("{}: '{}' has another size", place_.path, name));
+    }
+    to.copy_(to_torch(from).reshape(to.sizes()));
   };
   for (auto& [name, tensor] : learned_) fill("now." + name, *tensor);
   for (auto& [name, tensor] : averages_) fill("average." + name, tensor);
@@ -347,41 +376,38 @@ int64_t Trainer::load() {
   for (auto& [name, grid] : executor_.weight_grids()) {
     fill("weight_scale." + name, grid.log_scale());
   }
-  const auto blob = c.tensors.find("optimizer");
-  if (blob == c.tensors.end()) {
-    throw Error(ErrorCode::corrupt_data, fmt::format("{}: no optimizer", place_.path));
-  }
-  const auto text = blob->second.data<uint8_t>();
-  std::istringstream in(std::string(text.begin(), text.end()));
-  try {
-    torch::load(*optimizer_, in);
-  } catch (const c10::Error&) {
-    throw Error(ErrorCode::corrupt_data,
-                fmt::format("{}: the optimizer's state cannot be read", place_.path));
-  }
-  std::map<std::string, Tensor> own;
-  const std::string prefix = "method.";
-  for (const auto& [name, x] : c.tensors) {
-    if (name.starts_with(prefix)) own[name.substr(prefix.size())] = x;
-  }
-  for (const auto& method : methods_) method->load(own);
+  const auto own = [&](const std::string& prefix) {
+    std::map<std::string, Tensor> out;
+    for (const auto& [name, x] : c.tensors) {
+      if (name.starts_with(prefix)) out[name.substr(prefix.size())] = x;
+    }
+    return out;
+  };
+  optimizer_->load(own("optimizer."));
+  for (const auto& method : methods_) method->load(own("method."));
   result_.epochs = c.epochs;
   result_.best_epoch = c.best_epoch;
   best_metric_ = c.best_metric;
+  if (c.best_epoch == 0) return c;  // in the first epoch
   result_.state = state();
-  for (auto& [name, x] : result_.state.parameters) x = c.tensors.at("best.parameter." + name);
-  for (auto& [name, x] : result_.state.weights) x.scale = c.tensors.at("best.weight." + name);
-  for (auto& [name, x] : result_.state.activations) x.scale = c.tensors.at("best.value." + name);
-  return c.epoch;
+  for (auto& [name, x] : result_.state.parameters) x = of("best.parameter." + name);
+  for (auto& [name, x] : result_.state.weights) x.scale = of("best.weight." + name);
+  for (auto& [name, x] : result_.state.activations) {
+    x.scale = of("best.value." + name);
+    if (x.zero_point.defined()) x.zero_point = of("best.value_zero." + name);
+  }
+  return c;
 }
 
 TrainResult Trainer::run() {
-  for (int64_t number = load() + 1; number <= options_.epochs; ++number) {
-    EpochRecord record = epoch(number);
+  const Checkpoint from = load();
+  for (int64_t number = from.epoch + 1; number <= options_.epochs; ++number) {
+    const bool inside = number == from.epoch + 1;
+    EpochRecord record = epoch(number, inside ? from.samples : 0, inside ? from.loss_sum : 0);
     judge(record);
     result_.epochs.push_back(record);
     if (hooks_.epoch) hooks_.epoch(record);
-    save(number);
+    save(number, 0, 0);
     const bool tired = options_.patience > 0 && number - result_.best_epoch >= options_.patience;
     if (tired) break;
   }
@@ -393,6 +419,7 @@ TrainResult Trainer::run() {
 TrainResult run_training(const TrainPlan& plan, const Dataset& data, const TrainOptions& options,
                          const TrainHooks& hooks, const CheckpointPlace& place) {
   check_options(options);
+  keep_freed_memory();
   return Trainer(plan, data, options, hooks, place).run();
 }
 
