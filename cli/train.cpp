@@ -7,7 +7,9 @@
 #include "model.h"
 #include "narrow/core/error.h"
 #include "narrow/pipeline/train.h"
+#include "narrow/pipeline/train_text.h"
 #include "narrow/train/networks.h"
+#include "train_llm.h"
 
 namespace narrow::cli {
 namespace {
@@ -19,7 +21,9 @@ constexpr const char* kExamples =
     "  narrow train cnn.onnx -o cnn-w4a4.onnx --qat w4a4 --data mnist:DIR,split=train "
     "--eval-data mnist:DIR --epochs 3 --lr 1e-4 --schedule cosine\n"
     "  narrow train cnn.onnx -o cnn-w2a2.onnx --qat w2a2 --loss distill --data "
-    "mnist:DIR,split=train\n";
+    "mnist:DIR,split=train\n"
+    "  narrow train ./llama -o llama-w3.gguf --qat w3 --loss distill --data text:novels.txt "
+    "--eval-data text:heldout.txt,chunks=40\n";
 
 struct TrainFlags {
   std::string model;
@@ -50,10 +54,14 @@ void run_train_command(const TrainFlags& flags, Context& context) {
   job.model = flags.model;
   job.arch = flags.arch;
   job.output = flags.output;
-  job.data = parse_data_spec(flags.data);
-  if (!flags.eval_data.empty()) job.eval_data = parse_data_spec(flags.eval_data);
+  const auto data_of = [](const std::string& spec) {
+    return is_text_spec(spec) ? parse_text_spec(spec) : parse_data_spec(spec);
+  };
+  job.data = data_of(flags.data);
+  if (!flags.eval_data.empty()) job.eval_data = data_of(flags.eval_data);
   job.qat = flags.qat;
-  if (!flags.qat.empty()) parse_qat(flags.qat);
+  check_llm_training(job);
+  if (!flags.qat.empty() && !is_text_spec(flags.data)) parse_qat(flags.qat);
   job.teacher = flags.teacher;
   job.options = flags.options;
   job.options.optimizer = *train::optimizer_from_string(flags.optimizer);
@@ -67,8 +75,14 @@ void run_train_command(const TrainFlags& flags, Context& context) {
   job.resume = flags.resume;
   job.progress = make_progress();
   if (!context.json) {
-    job.epoch = [](const train::EpochRecord& r) {
-      const std::string metric = r.metric ? fmt::format(", top1 {:.2f} %", *r.metric) : "";
+    const bool text = is_text_spec(flags.data);
+    const bool distills = job.options.loss != train::LossKind::cross_entropy;
+    job.epoch = [text, distills](const train::EpochRecord& r) {
+      std::string metric;
+      if (r.metric) {
+        metric = text ? fmt::format(", {} {:.5f}", distills ? "kl" : "perplexity", *r.metric)
+                      : fmt::format(", top1 {:.2f} %", *r.metric);
+      }
       write_stderr(fmt::format("epoch {}: loss {:.4f}{}, {:.0f} samples/s", r.epoch, r.loss, metric,
                                r.samples_per_second));
     };
@@ -80,11 +94,15 @@ void run_train_command(const TrainFlags& flags, Context& context) {
 void add_optimizer_flags(CLI::App& command, TrainFlags& flags) {
   train::TrainOptions& o = flags.options;
   constexpr double kLarge = 1e9;
-  add_integer(command, "--epochs", o.epochs, 1, 1000000, "Times through the data (default 10)");
-  add_integer(command, "--batch", o.batch, 1, 1000000, "Samples of a batch (default 100)");
+  add_integer(command, "--epochs", o.epochs, 1, 1000000,
+              "Times through the data (default 10; of a text 1)");
+  add_integer(command, "--batch", o.batch, 1, 1000000,
+              "Samples of a batch (default 100; of a text 4)");
   add_integer(command, "--accumulate", o.accumulate, 1, 1000000, "Batches of a step (default 1)");
   add_choice(command, "--optimizer", flags.optimizer, {"sgd", "adam", "adamw"}, "Default adam");
   add_number(command, "--lr", o.lr, 0, 1000, "Learning rate (default 1e-3)");
+  add_number(command, "--scale-lr", o.scale_lr, 0, 1000000,
+             "Learning rate of scales, times that of the rest (default 1)");
   add_number(command, "--momentum", o.momentum, 0, 1, "Of sgd (default 0.9)");
   add_number(command, "--weight-decay", o.weight_decay, 0, 1000, "Of kernels and matrices");
   add_number(command, "--clip-norm", o.clip_norm, 0, kLarge, "Largest norm of the gradients");
@@ -104,8 +122,9 @@ void add_loss_flags(CLI::App& command, TrainFlags& flags) {
   add_choice(command, "--loss", flags.loss, {"cross_entropy", "mse", "distill"},
              "To labels, or to the teacher's outputs (default cross_entropy)");
   command.add_option("--teacher", flags.teacher, "Of mse and distill (default: the float model)")
-      ->type_name("ONNX");
-  add_number(command, "--temperature", o.temperature, 0.01, 1000, "Of distill (default 4)");
+      ->type_name("MODEL");
+  add_number(command, "--temperature", o.temperature, 0.01, 1000,
+             "Of distill (default 4; of language models 1)");
   add_number(command, "--distill-weight", o.distill_weight, 0, 1,
              "Share of the teacher, the rest being the labels' (default 1)");
   add_number(command, "--label-smoothing", o.label_smoothing, 0, 0.999, "Default 0");
@@ -124,12 +143,15 @@ void add_train(CLI::App& app, Context& context) {
   for (const train::Network& network : train::networks()) names.emplace_back(network.name);
   add_choice(*command, "--arch", flags->arch, names, "A network to train from scratch");
   command->add_option("-o,--output", flags->output, "The model to write")
-      ->type_name("ONNX")
+      ->type_name("FILE")
       ->required();
   add_data(*command, flags->data, "Data to train on")->required();
   command->add_option("--eval-data", flags->eval_data, "Data to measure on after each epoch")
       ->type_name("SPEC");
-  command->add_option("--qat", flags->qat, "Bits of weights and activations, as in w4a4")
+  command
+      ->add_option("--qat", flags->qat,
+                   "Bits of weights and activations, as in w4a4; of language models also w3a8+kv8, "
+                   "or a format of GGUF files")
       ->type_name("wNaM");
   add_choice(*command, "--ranges", flags->ranges, {"learned", "fixed"},
              "Scales by gradients, or as calibrated (default learned)");
@@ -143,7 +165,11 @@ void add_train(CLI::App& app, Context& context) {
   command->add_option("--log", flags->log, "A line for each epoch")->type_name("CSV");
   add_common_options(*command, context);
   command->footer(kExamples);
-  command->callback([flags, &context] {
+  command->callback([flags, command, &context] {
+    if (is_text_spec(flags->data)) {
+      set_llm_defaults(*command, flags->options);
+      if (command->count("--schedule") == 0) flags->schedule = "cosine";
+    }
     context.run = [flags, &context] { run_train_command(*flags, context); };
   });
 }

@@ -9,6 +9,7 @@
 #include "narrow/core/error.h"
 #include "narrow/core/file.h"
 #include "narrow/core/hash.h"
+#include "narrow/core/parallel.h"
 #include "narrow/core/rng.h"
 #include "narrow/core/version.h"
 #include "narrow/evaluate/bench.h"
@@ -18,6 +19,8 @@
 #include "narrow/graph/op_table.h"
 #include "narrow/graph/pass.h"
 #include "narrow/pipeline/calibrate.h"
+#include "narrow/pipeline/train_llm.h"
+#include "narrow/pipeline/weight_source.h"
 #include "narrow/ptq/assign.h"
 #include "narrow/ptq/plan.h"
 #include "narrow/ptq/rtn/rtn.h"
@@ -172,7 +175,6 @@ TrainState TrainRun::start() const {
 }
 
 std::string TrainRun::fingerprint() const {
-  const train::TrainOptions& o = job_.options;
   Hash64 hash;
   for (const ValueId id : graph_.live_values()) {
     const Value& value = graph_.value(id);
@@ -180,12 +182,8 @@ std::string TrainRun::fingerprint() const {
     if (value.is_constant()) hash.add(value.constant.raw(), value.constant.bytes());
   }
   hash.add_text(data_->fingerprint());
-  hash.add_text(fmt::format(
-      "{} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {}", kVersion,
-      plugin_.torch_version, job_.qat, o.epochs, o.batch, to_string(o.optimizer), o.lr, o.momentum,
-      o.weight_decay, o.clip_norm, o.accumulate, to_string(o.schedule), o.warmup_steps,
-      o.step_epochs, o.gamma, o.min_factor, to_string(o.loss), o.label_smoothing, o.temperature,
-      o.distill_weight, to_string(o.ranges), o.ema, o.shift, o.flip, o.seed));
+  hash.add_text(options_text(job_));
+  hash.add_text(plugin_.torch_version);
   return hash.hex();
 }
 
@@ -200,14 +198,7 @@ train::TrainHooks TrainRun::hooks() {
       return teacher_->run(ordered);
     };
   }
-  std::string lines = "epoch,loss,lr,metric,seconds,samples_per_second\n";
-  hooks.epoch = [this, lines](const train::EpochRecord& r) mutable {
-    lines += fmt::format("{},{:.6f},{:.6g},{},{:.2f},{:.1f}\n", r.epoch, r.loss, r.lr,
-                         r.metric ? fmt::format("{:.4f}", *r.metric) : "", r.seconds,
-                         r.samples_per_second);
-    if (!job_.log.empty()) write_text(job_.log, lines);
-    if (job_.epoch) job_.epoch(r);
-  };
+  hooks.epoch = epoch_log(job_);
   return hooks;
 }
 
@@ -226,6 +217,8 @@ void TrainRun::save(const TrainState& state) {
 
 TrainReport TrainRun::run() {
   const auto begin = Clock::now();
+  // The library has a limit of its own; teacher and evaluation run under this one.
+  const ThreadLimit limit(job_.options.threads);
   read();
   if (!job_.qat.empty()) plan_grids();
   plan_float();
@@ -254,6 +247,27 @@ int bits_from(std::string_view text, std::string_view whole) {
 
 }  // namespace
 
+std::string options_text(const TrainJob& job) {
+  const train::TrainOptions& o = job.options;
+  return fmt::format("{} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {}",
+                     kVersion, job.qat, o.epochs, o.batch, to_string(o.optimizer), o.lr, o.scale_lr,
+                     o.momentum, o.weight_decay, o.clip_norm, o.accumulate, to_string(o.schedule),
+                     o.warmup_steps, o.step_epochs, o.gamma, o.min_factor, to_string(o.loss),
+                     o.label_smoothing, o.temperature, o.distill_weight, to_string(o.ranges), o.ema,
+                     o.shift, o.flip, o.seed);
+}
+
+std::function<void(const train::EpochRecord&)> epoch_log(const TrainJob& job) {
+  std::string lines = "epoch,loss,lr,metric,seconds,samples_per_second\n";
+  return [&job, lines](const train::EpochRecord& r) mutable {
+    lines += fmt::format("{},{:.6f},{:.6g},{},{:.2f},{:.1f}\n", r.epoch, r.loss, r.lr,
+                         r.metric ? fmt::format("{:.4f}", *r.metric) : "", r.seconds,
+                         r.samples_per_second);
+    if (!job.log.empty()) write_text(job.log, lines);
+    if (job.epoch) job.epoch(r);
+  };
+}
+
 QatBits parse_qat(std::string_view text) {
   const size_t a = text.find('a');
   if (text.empty() || text[0] != 'w' || a == std::string_view::npos) return {bits_from("", text)};
@@ -261,6 +275,7 @@ QatBits parse_qat(std::string_view text) {
 }
 
 TrainReport run_train(const TrainJob& job) {
+  if (job.arch.empty() && is_language_model(job.model)) return run_llm_train(job);
   return TrainRun(job).run();
 }
 

@@ -8,7 +8,7 @@
 namespace narrow::train {
 
 /// Changes with every change of the types below or of those they hold.
-inline constexpr int kPluginVersion = 1;
+inline constexpr int kPluginVersion = 2;
 inline constexpr const char* kPluginSymbol = "narrow_train_plugin";
 
 struct Plugin {

@@ -54,6 +54,9 @@ Executor::Executor(const TrainPlan& plan) : graph_(plan.graph) {
   constants_.resize(graph_.value_capacity());
   grid_of_.resize(graph_.value_capacity());
   trained_.resize(graph_.value_capacity());
+  adapter_of_.resize(graph_.value_capacity());
+  blocks_of_.resize(graph_.value_capacity());
+  dynamic_.resize(graph_.value_capacity());
   for (const ValueId id : graph_.live_values()) {
     const Value& value = graph_.value(id);
     if (value.is_constant()) constants_[static_cast<size_t>(id)] = to_torch(value.constant);
@@ -81,6 +84,11 @@ Executor::Executor(const TrainPlan& plan) : graph_(plan.graph) {
   for (const auto& [name, params] : plan.weights) {
     grid_of_[value_id(name)] = &weight_grids_.emplace(name, params).first->second;
   }
+  for (const auto& [name, adapter] : plan.adapters) {
+    adapter_of_[value_id(name)] = &adapters_.emplace(name, adapter).first->second;
+  }
+  for (const auto& [name, type] : plan.blocks) blocks_of_[value_id(name)] = type;
+  for (const auto& [name, grid] : plan.dynamic) dynamic_[value_id(name)] = grid;
   for (const auto& [name, grid] : plan.activations) {
     groups_[name] = grid.group;
     grid_of_[value_id(name)] =
@@ -101,16 +109,29 @@ void Executor::put(Tensors& values, ValueId id, torch::Tensor value) const {
   const auto slot = static_cast<size_t>(id);
   const Grid* grid = grid_of_[slot];
   values[slot] = grid != nullptr ? (*grid)(value) : std::move(value);
+  if (dynamic_[slot]) values[slot] = round_dynamically(values[slot], *dynamic_[slot]);
+}
+
+/// The value of a constant that is trained, rounded or changed by an adapter.
+torch::Tensor Executor::weight(size_t slot) const {
+  torch::Tensor w = trained_[slot] != nullptr ? *trained_[slot] : constants_[slot];
+  const LowRank* adapter = adapter_of_[slot];
+  if (adapter != nullptr && adapter->merged) w = w + adapter->change(w);
+  if (grid_of_[slot] != nullptr) w = (*grid_of_[slot])(w);
+  if (blocks_of_[slot]) w = round_to_blocks(w, *blocks_of_[slot]);
+  if (adapter != nullptr && !adapter->merged) w = w + adapter->change(w);
+  return w;
 }
 
 Tensors Executor::values_of(const std::map<std::string, torch::Tensor>& inputs) const {
   Tensors values = constants_;
   for (const ValueId id : graph_.live_values()) {
-    const auto slot = static_cast<size_t>(id);
-    if (trained_[slot] != nullptr) {
-      put(values, id, *trained_[slot]);
-    } else if (graph_.value(id).is_constant() && grid_of_[slot] != nullptr) {
-      put(values, id, constants_[slot]);
+    if (!graph_.value(id).is_constant()) continue;
+    try {
+      values[static_cast<size_t>(id)] = weight(static_cast<size_t>(id));
+    } catch (Error& e) {
+      e.add_context(fmt::format("weights '{}'", graph_.value(id).name));
+      throw;
     }
   }
   for (const ValueId id : graph_.inputs()) {

@@ -9,12 +9,14 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "narrow/graph/graph.h"
 #include "narrow/train/engine/fake_quant.h"
+#include "narrow/train/engine/weight_grids.h"
 #include "narrow/train/trainer.h"
 
 namespace narrow::train {
@@ -64,6 +66,8 @@ class Executor {
   std::map<std::string, Grid>& activation_grids() { return activation_grids_; }  // by group
   const std::map<std::string, Grid>& activation_grids() const { return activation_grids_; }
   const std::map<std::string, std::string>& groups() const { return groups_; }  // by value
+  std::map<std::string, LowRank>& adapters() { return adapters_; }              // by weight
+  const std::map<std::string, LowRank>& adapters() const { return adapters_; }
 
  private:
   struct Step {
@@ -74,6 +78,7 @@ class Executor {
   /// Told of each output of each node, before it is rounded to its grid; false ends the run.
   using Look = std::function<bool(const Node& node, const torch::Tensor& output)>;
   Tensors values_of(const std::map<std::string, torch::Tensor>& inputs) const;
+  torch::Tensor weight(size_t slot) const;
   void put(Tensors& values, ValueId id, torch::Tensor value) const;
   bool run_steps(Tensors& values, const RunMode& mode, const Look& look = {}) const;
 
@@ -87,6 +92,10 @@ class Executor {
   Tensors constants_;                    // by value
   std::vector<const Grid*> grid_of_;     // by value; nullptr: none
   std::vector<torch::Tensor*> trained_;  // by value; nullptr: none
+  std::map<std::string, LowRank> adapters_;
+  std::vector<const LowRank*> adapter_of_;           // by value; nullptr: none
+  std::vector<std::optional<BlockType>> blocks_of_;  // by value
+  std::vector<std::optional<DynamicGrid>> dynamic_;  // by value
 };
 
 }  // namespace narrow::train

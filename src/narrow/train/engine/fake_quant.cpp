@@ -181,8 +181,31 @@ Grid::Grid(const QuantParams& params) : params_(params) {
   }
 }
 
+namespace {
+
+/// Scales as a file of binary16 numbers has them; gradients pass.
+struct RoundScales : torch::autograd::Function<RoundScales> {
+  static torch::Tensor forward(AutogradContext* /*context*/, const torch::Tensor& scale) {
+    // Normal numbers: smaller ones would lose their digits, and 0 divides nothing.
+    constexpr float kSmallest = 6.103515625e-05F;
+    constexpr float kLargest = 65504.0F;
+    return scale.clamp(kSmallest, kLargest).to(torch::kHalf).to(torch::kFloat32);
+  }
+  static tensor_list backward(AutogradContext* /*context*/, const tensor_list& gradients) {
+    return {gradients[0]};
+  }
+};
+
+torch::Tensor scales_of(const torch::Tensor& log_scale, ScaleType type) {
+  const torch::Tensor scale = log_scale.exp();
+  return type == ScaleType::float16 ? RoundScales::apply(scale) : scale;
+}
+
+}  // namespace
+
 torch::Tensor Grid::operator()(const torch::Tensor& x) const {
-  return RoundToGrid::apply(x, log_scale_.exp(), &low_, &high_, &params_.scheme);
+  return RoundToGrid::apply(x, scales_of(log_scale_, params_.scheme.scale_type), &low_, &high_,
+                            &params_.scheme);
 }
 
 void Grid::follow(const torch::Tensor& x) {
@@ -193,7 +216,8 @@ void Grid::follow(const torch::Tensor& x) {
 
 QuantParams Grid::params(const torch::Tensor& log_scale) const {
   QuantParams out = params_;
-  out.scale = from_torch(log_scale.exp()).reshaped(params_.scale.dims());
+  out.scale =
+      from_torch(scales_of(log_scale, params_.scheme.scale_type)).reshaped(params_.scale.dims());
   return out;
 }
 

@@ -59,6 +59,10 @@ class Trainer {
         loss_(plan, options, hooks, data.labelled()) {
     if (data.size() == 0) throw Error(ErrorCode::invalid_argument, "the data have no samples");
     for (auto& [name, tensor] : executor_.parameters()) learned_["parameter." + name] = &tensor;
+    for (auto& [name, adapter] : executor_.adapters()) {
+      learned_["adapter_a." + name] = &adapter.a;
+      learned_["adapter_b." + name] = &adapter.b;
+    }
     for (auto& [name, grid] : executor_.weight_grids()) add_grid("weight_scale." + name, grid);
     for (auto& [name, grid] : executor_.activation_grids()) add_grid("value_scale." + name, grid);
     methods_ = make_methods(executor_, learned_, plan, options);
@@ -95,7 +99,7 @@ class Trainer {
   Learned learned_;
   std::vector<std::unique_ptr<Method>> methods_;
   std::map<std::string, torch::Tensor> averages_;
-  std::unique_ptr<torch::optim::Optimizer> optimizer_;
+  PacedOptimizer optimizer_;
   int64_t steps_per_epoch_ = 1;
   TrainResult result_;
   double best_metric_ = 0;
@@ -147,9 +151,9 @@ void Trainer::step(int64_t number) {
   for (auto& [name, tensor] : learned_) all.push_back(*tensor);
   if (options_.clip_norm > 0) torch::nn::utils::clip_grad_norm_(all, options_.clip_norm);
   const double lr = learning_rate(options_, number, steps_per_epoch_);
-  for (auto& group : optimizer_->param_groups()) group.options().set_lr(lr);
-  optimizer_->step();
-  optimizer_->zero_grad();
+  set_rate(*optimizer_.optimizer, optimizer_.paces, lr);
+  optimizer_.optimizer->step();
+  optimizer_.optimizer->zero_grad();
   for (const auto& method : methods_) method->after_step(info);
   if (options_.ema == 0) return;
   const torch::NoGradGuard guard;
@@ -208,6 +212,11 @@ TrainState Trainer::state() const {
   for (const auto& [name, grid] : executor_.weight_grids()) {
     s.weights[name] = grid.params(now("weight_scale." + name, grid.log_scale()));
   }
+  for (const auto& [name, adapter] : executor_.adapters()) {
+    Adapter& out = s.adapters[name] = plan_.adapters.at(name);
+    out.a = from_torch(now("adapter_a." + name, adapter.a));
+    out.b = from_torch(now("adapter_b." + name, adapter.b));
+  }
   for (const auto& [value, group] : executor_.groups()) {
     const Grid& grid = executor_.activation_grids().at(group);
     s.activations[value] = grid.params(now("value_scale." + group, grid.log_scale()));
@@ -224,7 +233,9 @@ void Trainer::judge(EpochRecord& record) {
   }
   TrainState now = state();
   record.metric = hooks_.evaluate(now);
-  if (result_.best_epoch != 0 && *record.metric <= best_metric_) return;
+  const bool better =
+      hooks_.smaller_is_better ? *record.metric < best_metric_ : *record.metric > best_metric_;
+  if (result_.best_epoch != 0 && !better) return;
   best_metric_ = *record.metric;
   result_.best_epoch = record.epoch;
   result_.state = std::move(now);
@@ -240,6 +251,10 @@ void add_state(const std::string& prefix, const TrainState& s, std::map<std::str
   for (const auto& [name, x] : s.parameters) to[prefix + "parameter." + name] = x;
   for (const auto& [name, x] : s.weights) to[prefix + "weight." + name] = x.scale;
   for (const auto& [name, x] : s.activations) to[prefix + "value." + name] = x.scale;
+  for (const auto& [name, x] : s.adapters) {
+    to[prefix + "adapter_a." + name] = x.a;
+    to[prefix + "adapter_b." + name] = x.b;
+  }
 }
 
 void Trainer::save(int64_t epoch) const {
@@ -260,7 +275,7 @@ void Trainer::save(int64_t epoch) const {
   for (const auto& method : methods_) method->save(own);
   for (auto& [name, x] : own) c.tensors["method." + name] = std::move(x);
   std::ostringstream blob;
-  torch::save(*optimizer_, blob);
+  torch::save(*optimizer_.optimizer, blob);
   c.tensors["optimizer"] = bytes_tensor(blob.str());
   write_checkpoint(place_, c);
 }
@@ -290,7 +305,7 @@ int64_t Trainer::load() {
   const auto text = blob->second.data<uint8_t>();
   std::istringstream in(std::string(text.begin(), text.end()));
   try {
-    torch::load(*optimizer_, in);
+    torch::load(*optimizer_.optimizer, in);
   } catch (const c10::Error&) {
     throw Error(ErrorCode::corrupt_data,
                 fmt::format("{}: the optimizer's state cannot be read", place_.path));
@@ -308,6 +323,10 @@ int64_t Trainer::load() {
   for (auto& [name, x] : result_.state.parameters) x = c.tensors.at("best.parameter." + name);
   for (auto& [name, x] : result_.state.weights) x.scale = c.tensors.at("best.weight." + name);
   for (auto& [name, x] : result_.state.activations) x.scale = c.tensors.at("best.value." + name);
+  for (auto& [name, x] : result_.state.adapters) {
+    x.a = c.tensors.at("best.adapter_a." + name);
+    x.b = c.tensors.at("best.adapter_b." + name);
+  }
   return c.epoch;
 }
 

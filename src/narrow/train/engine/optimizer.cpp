@@ -5,17 +5,29 @@
 
 namespace narrow::train {
 
-std::unique_ptr<torch::optim::Optimizer> make_optimizer(const Learned& learned,
-                                                        const TrainOptions& options) {
+void set_rate(torch::optim::Optimizer& optimizer, const std::vector<double>& paces, double lr) {
+  auto& groups = optimizer.param_groups();
+  for (size_t i = 0; i < groups.size(); ++i) groups[i].options().set_lr(lr * paces.at(i));
+}
+
+PacedOptimizer make_optimizer(const Learned& learned, const TrainOptions& options) {
   std::vector<torch::Tensor> decayed;
   std::vector<torch::Tensor> plain;
+  std::vector<torch::Tensor> scales;
   for (auto& [name, tensor] : learned) {
-    const bool matrix = name.starts_with("parameter.") && tensor->dim() >= 2;
+    if (name.starts_with("weight_scale.") || name.starts_with("value_scale.")) {
+      scales.push_back(*tensor);
+      continue;
+    }
+    const bool matrix =
+        (name.starts_with("parameter.") || name.starts_with("adapter_")) && tensor->dim() >= 2;
     (matrix ? decayed : plain).push_back(*tensor);
   }
   std::vector<torch::optim::OptimizerParamGroup> groups;
-  const auto add = [&](const std::vector<torch::Tensor>& tensors, double decay) {
+  PacedOptimizer out;
+  const auto add = [&](const std::vector<torch::Tensor>& tensors, double decay, double pace) {
     if (tensors.empty()) return;
+    out.paces.push_back(pace);
     torch::optim::OptimizerParamGroup group(tensors);
     switch (options.optimizer) {
       case OptimizerKind::sgd:
@@ -33,20 +45,25 @@ std::unique_ptr<torch::optim::Optimizer> make_optimizer(const Learned& learned,
     }
     groups.push_back(std::move(group));
   };
-  add(decayed, options.weight_decay);
-  add(plain, 0);
+  add(decayed, options.weight_decay, 1);
+  add(plain, 0, 1);
+  add(scales, 0, options.scale_lr);
   if (groups.empty()) {
     throw Error(ErrorCode::invalid_argument, "the model has nothing to train");
   }
   switch (options.optimizer) {
     case OptimizerKind::sgd:
-      return std::make_unique<torch::optim::SGD>(groups, torch::optim::SGDOptions(options.lr));
+      out.optimizer =
+          std::make_unique<torch::optim::SGD>(groups, torch::optim::SGDOptions(options.lr));
+      break;
     case OptimizerKind::adam:
-      return std::make_unique<torch::optim::Adam>(groups);
+      out.optimizer = std::make_unique<torch::optim::Adam>(groups);
+      break;
     case OptimizerKind::adamw:
-      return std::make_unique<torch::optim::AdamW>(groups);
+      out.optimizer = std::make_unique<torch::optim::AdamW>(groups);
+      break;
   }
-  return nullptr;
+  return out;
 }
 
 }  // namespace narrow::train

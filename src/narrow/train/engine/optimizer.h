@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "narrow/train/trainer.h"
 
@@ -15,9 +16,16 @@ namespace narrow::train {
 /// What is learned: "parameter.NAME", "weight_scale.NAME", "value_scale.GROUP", ...
 using Learned = std::map<std::string, torch::Tensor*>;
 
+/// The rate of each group, times what make_optimizer() gave it.
+void set_rate(torch::optim::Optimizer& optimizer, const std::vector<double>& paces, double lr);
+
+struct PacedOptimizer {
+  std::unique_ptr<torch::optim::Optimizer> optimizer;
+  std::vector<double> paces;  // of its groups
+};
+
 /// Weight decay is for parameters of two dimensions and more. Throws invalid_argument where
 /// nothing is learned.
-std::unique_ptr<torch::optim::Optimizer> make_optimizer(const Learned& learned,
-                                                        const TrainOptions& options);
+PacedOptimizer make_optimizer(const Learned& learned, const TrainOptions& options);
 
 }  // namespace narrow::train
