@@ -10,6 +10,7 @@
 #include "narrow/pipeline/train_text.h"
 #include "narrow/train/networks.h"
 #include "train_llm.h"
+#include "train_prune.h"
 
 namespace narrow::cli {
 namespace {
@@ -22,6 +23,8 @@ constexpr const char* kExamples =
     "--eval-data mnist:DIR --epochs 3 --lr 1e-4 --schedule cosine\n"
     "  narrow train cnn.onnx -o cnn-w2a2.onnx --qat w2a2 --loss distill --data "
     "mnist:DIR,split=train\n"
+    "  narrow train cnn.onnx -o sparse.onnx --prune magnitude,sparsity=0.8 --qat w8a8 --data "
+    "mnist:DIR,split=train --eval-data mnist:DIR --epochs 4 --lr 3e-4\n"
     "  narrow train ./llama -o llama-w3.gguf --qat w3 --loss distill --data text:novels.txt "
     "--eval-data text:heldout.txt,chunks=40\n";
 
@@ -39,6 +42,7 @@ struct TrainFlags {
   std::string ranges = "learned";
   std::string checkpoint;
   std::string log;
+  PruneFlags prune;
   int64_t seed = 1;
   bool resume = false;
   train::TrainOptions options;
@@ -70,6 +74,7 @@ void run_train_command(const TrainFlags& flags, Context& context) {
   job.options.ranges = *train::range_from_string(flags.ranges);
   job.options.seed = static_cast<uint64_t>(flags.seed);
   job.options.threads = context.thread_count();
+  set_prune_options(flags.prune, job.options);
   job.checkpoint = flags.checkpoint;
   job.log = flags.log;
   job.resume = flags.resume;
@@ -88,14 +93,14 @@ void run_train_command(const TrainFlags& flags, Context& context) {
     };
   }
   const TrainReport report = run_train(job);
-  context.print(to_json(report), to_text(report));
+  if (report.rank == 0) context.print(to_json(report), to_text(report));
 }
 
 void add_optimizer_flags(CLI::App& command, TrainFlags& flags) {
   train::TrainOptions& o = flags.options;
   constexpr double kLarge = 1e9;
-  add_integer(command, "--epochs", o.epochs, 1, 1000000,
-              "Times through the data (default 10; of a text 1)");
+  add_integer(command, "--epochs", o.epochs, 0, 1000000,
+              "Times through the data (default 10; of a text 1); 0: only --prune");
   add_integer(command, "--batch", o.batch, 1, 1000000,
               "Samples of a batch (default 100; of a text 4)");
   add_integer(command, "--accumulate", o.accumulate, 1, 1000000, "Batches of a step (default 1)");
@@ -157,6 +162,7 @@ void add_train(CLI::App& app, Context& context) {
              "Scales by gradients, or as calibrated (default learned)");
   add_optimizer_flags(*command, *flags);
   add_loss_flags(*command, *flags);
+  add_prune_flags(*command, flags->prune);
   command
       ->add_option("--checkpoint", flags->checkpoint,
                    "Kept after each epoch (default: beside the output while it trains)")

@@ -46,7 +46,7 @@ struct QatBits {
 QatBits parse_qat(std::string_view text);
 
 /// What of the options decides about the result, for fingerprints.
-std::string options_text(const TrainJob& job);
+std::string options_text(const TrainJob& job, int ranks = 1);
 /// Writes the log of the job, a line for each epoch, and tells the job. The job must outlive it.
 std::function<void(const train::EpochRecord&)> epoch_log(const TrainJob& job);
 

@@ -20,6 +20,7 @@
 #include "narrow/pipeline/train_llm_grids.h"
 #include "narrow/pipeline/train_text.h"
 #include "narrow/train/library.h"
+#include "narrow/train/ranks.h"
 
 namespace narrow {
 namespace {
@@ -82,6 +83,12 @@ void LlmTrainRun::check() const {
   if (!source_.config().causal) {
     throw Error(ErrorCode::unsupported, "an encoder predicts no next token",
                 "train decoders, or export the model as ONNX and train that");
+  }
+  if (train::rank_place() || !to_text(job_.options.prune).empty() ||
+      !to_text(job_.options.regularize).empty() || job_.options.epochs == 0) {
+    throw Error(ErrorCode::unsupported,
+                "language models are trained by one process, without --prune and --regularize",
+                "start one process, and leave these out");
   }
   const std::string extension = job_.output.extension().string();
   if (!grids_.bits && !grids_.format) return;

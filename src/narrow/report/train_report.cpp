@@ -29,6 +29,7 @@ std::string to_json(const TrainReport& r) {
     j["epochs"].push_back(std::move(record));
   }
   if (!r.notes.empty()) j["notes"] = r.notes;
+  if (!r.prune.empty()) j["prune"] = json_of(r.prune);
   j["output_bytes"] = r.output_bytes;
   j["wall_seconds"] = r.seconds;
   j["peak_rss_bytes"] = r.peak_rss_bytes;
@@ -37,9 +38,10 @@ std::string to_json(const TrainReport& r) {
 
 std::string to_text(const TrainReport& r) {
   std::string out = fmt::format("{} -> {} ({})\n", r.model, r.output, format_bytes(r.output_bytes));
-  out += fmt::format("{} parameters, {} samples, {} epochs in {:.1f} s (libtorch {})\n",
-                     format_count(r.parameters), format_count(r.samples), r.epochs.size(),
-                     r.seconds, r.torch_version);
+  out +=
+      fmt::format("{} parameters, {} samples, {} epochs in {:.1f} s{}\n",
+                  format_count(r.parameters), format_count(r.samples), r.epochs.size(), r.seconds,
+                  r.torch_version.empty() ? "" : " (libtorch " + r.torch_version + ")");
   const auto shown = [&](double value) {
     return r.metric_name == "top1" ? fmt::format("{:.2f} %", value) : fmt::format("{:.5f}", value);
   };
@@ -52,7 +54,7 @@ std::string to_text(const TrainReport& r) {
   }
   if (r.perplexity) out += fmt::format("perplexity of the file {:.3f}\n", *r.perplexity);
   for (const std::string& note : r.notes) out += note + "\n";
-  return out;
+  return out + to_text(r.prune);
 }
 
 }  // namespace narrow

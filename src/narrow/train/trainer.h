@@ -26,6 +26,9 @@
 #include "narrow/graph/graph.h"
 #include "narrow/quant/blocks/block_codec.h"
 #include "narrow/quant/scheme.h"
+#include "narrow/train/prune/masks.h"
+#include "narrow/train/prune/prune_options.h"
+#include "narrow/train/ranks.h"
 #include "narrow/train/weights.h"
 
 namespace narrow::train {
@@ -80,6 +83,8 @@ struct TrainOptions {
   int64_t patience = 0;  // epochs without a better metric before it stops; 0: off
   int64_t shift = 0;     // images move by up to so many pixels, at random
   bool flip = false;     // and are mirrored
+  PruneOptions prune;
+  RegularizeOptions regularize;
   uint64_t seed = 1;
   int threads = 0;  // 0: all CPUs of the affinity mask
 };
@@ -103,11 +108,13 @@ struct TrainPlan {
   std::map<std::string, ActivationGrid> activations;
   std::map<std::string, QuantParams> weights;  // initializers
   std::string output;                          // judged by the loss; empty: the first
-  std::map<std::string, BlockType>
-      blocks;  // weights on the grid of a block codec, rows of [.., columns]
+  /// Weights on the grid of a block codec, which sees rows of their last axis.
+  std::map<std::string, BlockType> blocks;
   std::map<std::string, DynamicGrid> dynamic;  // values
   std::map<std::string, Adapter> adapters;     // of weights
   bool sequences = false;  // the output is [batch, length, classes], with a label for each position
+  std::vector<PruneTarget> prune;       // layers of options.prune
+  std::vector<PruneTarget> regularize;  // layers of options.regularize
 };
 
 /// float32 initializers that layers multiply with or add: kernels, matrices, biases, norms.
@@ -139,6 +146,9 @@ struct TrainHooks {
   /// Outputs of the teacher, for mse and distill: as many as the graph has.
   std::function<std::vector<Tensor>(const std::map<std::string, Tensor>& inputs)> teacher;
   std::function<void(const EpochRecord&)> epoch;
+  /// Who trains along: each takes a part of every batch of `batch` * size samples, and only the
+  /// first measures, reports and writes checkpoints (which all read). nullptr: nobody.
+  Ranks* ranks = nullptr;
   Progress progress;
 };
 

@@ -18,6 +18,18 @@ const OpRule* find_rule(const Node& node) {
   return nullptr;
 }
 
+/// w where the mask says so, else 0; backward as if there were no mask.
+struct PassThrough : torch::autograd::Function<PassThrough> {
+  static torch::Tensor forward(torch::autograd::AutogradContext* /*context*/,
+                               const torch::Tensor& w, const torch::Tensor& mask) {
+    return w.masked_fill(mask == 0, 0);
+  }
+  static torch::autograd::tensor_list backward(torch::autograd::AutogradContext* /*context*/,
+                                               const torch::autograd::tensor_list& gradients) {
+    return {gradients[0], torch::Tensor()};
+  }
+};
+
 /// libtorch's messages end in a list of its functions.
 std::string first_line(const char* what) {
   const std::string text = what;
@@ -113,8 +125,10 @@ void Executor::put(Tensors& values, ValueId id, torch::Tensor value) const {
 }
 
 /// The value of a constant that is trained, rounded or changed by an adapter.
-torch::Tensor Executor::weight(size_t slot) const {
-  torch::Tensor w = trained_[slot] != nullptr ? *trained_[slot] : constants_[slot];
+torch::Tensor Executor::weight(ValueId id) const {
+  const auto slot = static_cast<size_t>(id);
+  torch::Tensor w = constants_[slot];
+  if (trained_[slot] != nullptr) w = used(graph_.value(id).name, *trained_[slot]);
   const LowRank* adapter = adapter_of_[slot];
   if (adapter != nullptr && adapter->merged) w = w + adapter->change(w);
   if (grid_of_[slot] != nullptr) w = (*grid_of_[slot])(w);
@@ -123,12 +137,17 @@ torch::Tensor Executor::weight(size_t slot) const {
   return w;
 }
 
+torch::Tensor Executor::used(const std::string& name, const torch::Tensor& w) const {
+  const auto mask = masks_.find(name);
+  return mask == masks_.end() ? w : PassThrough::apply(w, mask->second);
+}
+
 Tensors Executor::values_of(const std::map<std::string, torch::Tensor>& inputs) const {
   Tensors values = constants_;
   for (const ValueId id : graph_.live_values()) {
     if (!graph_.value(id).is_constant()) continue;
     try {
-      values[static_cast<size_t>(id)] = weight(static_cast<size_t>(id));
+      values[static_cast<size_t>(id)] = weight(id);
     } catch (Error& e) {
       e.add_context(fmt::format("weights '{}'", graph_.value(id).name));
       throw;

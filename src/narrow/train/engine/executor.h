@@ -17,6 +17,7 @@
 #include "narrow/graph/graph.h"
 #include "narrow/train/engine/fake_quant.h"
 #include "narrow/train/engine/weight_grids.h"
+#include "narrow/train/ranks.h"
 #include "narrow/train/trainer.h"
 
 namespace narrow::train {
@@ -26,6 +27,7 @@ using Tensors = std::vector<torch::Tensor>;  // undefined where an optional one 
 /// What a node's function may depend on besides its inputs.
 struct RunMode {
   bool training = false;
+  Ranks* ranks = nullptr;  // with whom statistics of a batch are shared; nullptr: nobody
 };
 
 /// Made once for a node: attributes are read here. The inputs that come are those of the node.
@@ -65,6 +67,12 @@ class Executor {
   const std::map<std::string, Grid>& weight_grids() const { return weight_grids_; }
   std::map<std::string, Grid>& activation_grids() { return activation_grids_; }  // by group
   const std::map<std::string, Grid>& activation_grids() const { return activation_grids_; }
+  /// 1 where a weight stays, 0 where it is pruned; by parameter, filled by whoever prunes.
+  std::map<std::string, torch::Tensor>& masks() { return masks_; }
+  const std::map<std::string, torch::Tensor>& masks() const { return masks_; }
+  /// What a parameter counts for in the network, before it is rounded: mask * w. The gradient goes
+  /// to all of w, so that what is pruned goes on learning and may come back.
+  torch::Tensor used(const std::string& name, const torch::Tensor& w) const;
   const std::map<std::string, std::string>& groups() const { return groups_; }  // by value
   std::map<std::string, LowRank>& adapters() { return adapters_; }              // by weight
   const std::map<std::string, LowRank>& adapters() const { return adapters_; }
@@ -78,7 +86,7 @@ class Executor {
   /// Told of each output of each node, before it is rounded to its grid; false ends the run.
   using Look = std::function<bool(const Node& node, const torch::Tensor& output)>;
   Tensors values_of(const std::map<std::string, torch::Tensor>& inputs) const;
-  torch::Tensor weight(size_t slot) const;
+  torch::Tensor weight(ValueId id) const;
   void put(Tensors& values, ValueId id, torch::Tensor value) const;
   bool run_steps(Tensors& values, const RunMode& mode, const Look& look = {}) const;
 
@@ -86,6 +94,7 @@ class Executor {
   std::vector<Step> steps_;
   std::map<std::string, torch::Tensor> parameters_;
   std::map<std::string, torch::Tensor> buffers_;
+  std::map<std::string, torch::Tensor> masks_;
   std::map<std::string, Grid> weight_grids_;
   std::map<std::string, Grid> activation_grids_;
   std::map<std::string, std::string> groups_;

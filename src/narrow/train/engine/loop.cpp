@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <numeric>
 #include <sstream>
 
@@ -56,8 +57,8 @@ class Trainer {
         place_(place),
         threads_(options.threads),
         executor_(plan),
-        loss_(plan, options, hooks, data.labelled()) {
-    if (data.size() == 0) throw Error(ErrorCode::invalid_argument, "the data have no samples");
+        loss_(plan, options, hooks, data.labelled()),
+        whole_batch_(options.batch) {
     for (auto& [name, tensor] : executor_.parameters()) learned_["parameter." + name] = &tensor;
     for (auto& [name, adapter] : executor_.adapters()) {
       learned_["adapter_a." + name] = &adapter.a;
@@ -67,8 +68,16 @@ class Trainer {
     for (auto& [name, grid] : executor_.activation_grids()) add_grid("value_scale." + name, grid);
     methods_ = make_methods(executor_, learned_, plan, options);
     optimizer_ = make_optimizer(learned_, options);
-    steps_per_epoch_ = (data_.size() + options.batch * options.accumulate - 1) /
-                       (options.batch * options.accumulate);
+    samples_ = data_.size();
+    if (hooks.ranks != nullptr) {
+      // Each rank has a sample of every batch.
+      whole_batch_ *= hooks.ranks->size();
+      const int64_t rest = samples_ % whole_batch_;
+      if (rest < hooks.ranks->size()) samples_ -= rest;
+    }
+    if (samples_ == 0) throw Error(ErrorCode::invalid_argument, "the data have no samples");
+    steps_per_epoch_ =
+        (samples_ + whole_batch_ * options.accumulate - 1) / (whole_batch_ * options.accumulate);
     if (options.ema > 0) {
       for (auto& [name, tensor] : learned_) averages_[name] = tensor->detach().clone();
     }
@@ -80,6 +89,9 @@ class Trainer {
   void add_grid(const std::string& name, Grid& grid);
   TakenBatch take(std::span<const int64_t> indices, Rng& rng) const;
   torch::Tensor loss_of(const TakenBatch& batch);
+  std::pair<int64_t, int64_t> own_part(int64_t count) const;
+  double summed(double value) const;
+  void share_gradients();
   void step(int64_t number);
   EpochRecord epoch(int64_t number);
   TrainState state() const;
@@ -100,6 +112,8 @@ class Trainer {
   std::vector<std::unique_ptr<Method>> methods_;
   std::map<std::string, torch::Tensor> averages_;
   PacedOptimizer optimizer_;
+  int64_t whole_batch_;  // of all ranks
+  int64_t samples_ = 0;  // of an epoch
   int64_t steps_per_epoch_ = 1;
   TrainResult result_;
   double best_metric_ = 0;
@@ -128,7 +142,7 @@ TakenBatch Trainer::take(std::span<const int64_t> indices, Rng& rng) const {
 }
 
 torch::Tensor Trainer::loss_of(const TakenBatch& batch) {
-  torch::Tensor loss = loss_(executor_.run(batch.inputs, {true}), batch);
+  torch::Tensor loss = loss_(executor_.run(batch.inputs, {true, hooks_.ranks}), batch);
   for (const auto& method : methods_) {
     const torch::Tensor penalty = method->penalty();
     if (penalty.defined()) loss = loss + penalty;
@@ -145,6 +159,7 @@ void Trainer::diverged(const TakenBatch& batch, int64_t epoch, int64_t step) {
 }
 
 void Trainer::step(int64_t number) {
+  share_gradients();
   const StepInfo info{number, steps_per_epoch_ * options_.epochs, steps_per_epoch_};
   for (const auto& method : methods_) method->before_step(info);
   std::vector<torch::Tensor> all;
@@ -160,6 +175,41 @@ void Trainer::step(int64_t number) {
   for (auto& [name, average] : averages_) average.lerp_(*learned_.at(name), 1 - options_.ema);
 }
 
+/// This rank's part of a batch.
+std::pair<int64_t, int64_t> Trainer::own_part(int64_t count) const {
+  if (hooks_.ranks == nullptr) return {0, count};
+  const int64_t rank = hooks_.ranks->rank();
+  const int64_t size = hooks_.ranks->size();
+  return {count * rank / size, count * (rank + 1) / size};
+}
+
+/// Over ranks.
+double Trainer::summed(double value) const {
+  if (hooks_.ranks == nullptr) return value;
+  auto sum = static_cast<float>(value);
+  hooks_.ranks->sum({&sum, 1});
+  return sum;
+}
+
+/// One buffer for all: one message.
+void Trainer::share_gradients() {
+  if (hooks_.ranks == nullptr) return;
+  std::vector<torch::Tensor> gradients;
+  std::vector<torch::Tensor> flat;
+  for (auto& [name, tensor] : learned_) {
+    if (!tensor->grad().defined()) continue;
+    gradients.push_back(tensor->grad());
+    flat.push_back(tensor->grad().reshape({-1}));
+  }
+  torch::Tensor all = torch::cat(flat).contiguous();
+  hooks_.ranks->sum({all.data_ptr<float>(), static_cast<size_t>(all.numel())});
+  int64_t at = 0;
+  for (torch::Tensor& gradient : gradients) {
+    gradient.copy_(all.narrow(0, at, gradient.numel()).reshape(gradient.sizes()));
+    at += gradient.numel();
+  }
+}
+
 EpochRecord Trainer::epoch(int64_t number) {
   const auto start = Clock::now();
   EpochRecord record;
@@ -169,17 +219,24 @@ EpochRecord Trainer::epoch(int64_t number) {
   Rng shuffler(seed_of(options_.seed, number, 1));
   shuffler.shuffle<int64_t>(order);
   Rng images(seed_of(options_.seed, number, 2));
-  torch::manual_seed(seed_of(options_.seed, number, 3));
-  const auto total = static_cast<int64_t>(order.size());
+  const uint64_t rank = hooks_.ranks != nullptr ? static_cast<uint64_t>(hooks_.ranks->rank()) : 0;
+  torch::manual_seed(seed_of(options_.seed, number, 3 + rank));
+  const int64_t total = samples_;
   double loss_sum = 0;
   int64_t step_number = (number - 1) * steps_per_epoch_;
   int64_t gathered = 0;
-  for (int64_t first = 0; first < total; first += options_.batch) {
+  for (int64_t first = 0; first < total; first += whole_batch_) {
     hooks_.progress.check_cancelled();
-    const int64_t count = std::min(options_.batch, total - first);
-    const TakenBatch batch = take({order.data() + first, static_cast<size_t>(count)}, images);
-    const torch::Tensor loss = loss_of(batch);
-    const double value = loss.item<double>();
+    const int64_t count = std::min(whole_batch_, total - first);
+    const auto [begin, end] = own_part(count);
+    const TakenBatch batch =
+        take({order.data() + first + begin, static_cast<size_t>(end - begin)}, images);
+    torch::Tensor loss = loss_of(batch);
+    // Of a batch that is shared, the gradients and losses of all ranks add up to the mean.
+    if (end - begin != count) {
+      loss = loss * (static_cast<double>(end - begin) / static_cast<double>(count));
+    }
+    const double value = summed(loss.item<double>());
     if (!std::isfinite(value)) diverged(batch, number, step_number + 1);
     loss_sum += value * static_cast<double>(count);
     (options_.accumulate > 1 ? loss / options_.accumulate : loss).backward();
@@ -206,7 +263,8 @@ TrainState Trainer::state() const {
     return average != averages_.end() ? average->second : tensor;
   };
   for (const auto& [name, tensor] : executor_.parameters()) {
-    s.parameters[name] = from_torch(now("parameter." + name, tensor));
+    s.parameters[name] =
+        from_torch(executor_.used(name, now("parameter." + name, tensor)).detach());
   }
   for (const auto& [name, tensor] : executor_.buffers()) s.parameters[name] = from_torch(tensor);
   for (const auto& [name, grid] : executor_.weight_grids()) {
@@ -225,18 +283,23 @@ TrainState Trainer::state() const {
 }
 
 void Trainer::judge(EpochRecord& record) {
-  const bool measured = static_cast<bool>(hooks_.evaluate);
+  bool measured = static_cast<bool>(hooks_.evaluate);
+  if (hooks_.ranks != nullptr) measured = hooks_.ranks->from_first(measured ? 1 : 0) != 0;
   if (!measured) {
     result_.state = state();
     result_.best_epoch = record.epoch;
     return;
   }
   TrainState now = state();
-  record.metric = hooks_.evaluate(now);
-  const bool better =
-      hooks_.smaller_is_better ? *record.metric < best_metric_ : *record.metric > best_metric_;
-  if (result_.best_epoch != 0 && !better) return;
-  best_metric_ = *record.metric;
+  // The first rank measures, the others learn what it found.
+  record.metric = hooks_.evaluate ? hooks_.evaluate(now) : 0;
+  if (hooks_.ranks != nullptr) record.metric = hooks_.ranks->from_first(*record.metric);
+  const double sign = hooks_.smaller_is_better ? -1 : 1;
+  if (result_.best_epoch != 0 && sign * *record.metric <= sign * best_metric_) return;
+  // A state that is not to come out gives way to the next.
+  const bool settled =
+      std::ranges::all_of(methods_, [](const auto& method) { return method->settled(); });
+  best_metric_ = settled ? *record.metric : sign * std::numeric_limits<double>::lowest();
   result_.best_epoch = record.epoch;
   result_.state = std::move(now);
 }
@@ -258,7 +321,7 @@ void add_state(const std::string& prefix, const TrainState& s, std::map<std::str
 }
 
 void Trainer::save(int64_t epoch) const {
-  if (place_.path.empty()) return;
+  if (place_.path.empty() || (hooks_.ranks != nullptr && !hooks_.ranks->first())) return;
   Checkpoint c;
   c.epoch = epoch;
   c.best_epoch = result_.best_epoch;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "narrow/train/engine/method.h"
 
+#include "narrow/train/engine/pruning.h"
+
 namespace narrow::train {
 namespace {
 
@@ -10,7 +12,7 @@ class FollowWeights : public Method {
   explicit FollowWeights(Executor& executor) : executor_(executor) {}
   void after_step(const StepInfo& /*info*/) override {
     for (auto& [name, grid] : executor_.weight_grids()) {
-      grid.follow(executor_.parameters().at(name));
+      grid.follow(executor_.used(name, executor_.parameters().at(name)));
     }
   }
 
@@ -21,12 +23,15 @@ class FollowWeights : public Method {
 }  // namespace
 
 std::vector<std::unique_ptr<Method>> make_methods(Executor& executor, Learned& /*learned*/,
-                                                  const TrainPlan& /*plan*/,
+                                                  const TrainPlan& plan,
                                                   const TrainOptions& options) {
   std::vector<std::unique_ptr<Method>> methods;
+  // First, so that what follows weights follows those that are left.
+  if (options.prune.active()) methods.push_back(make_pruning(executor, plan, options));
   if (options.ranges == RangeKind::fixed) {
     methods.push_back(std::make_unique<FollowWeights>(executor));
   }
+  if (options.regularize.active()) methods.push_back(make_regularizer(executor, plan, options));
   return methods;
 }
 
