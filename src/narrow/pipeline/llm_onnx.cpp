@@ -61,7 +61,7 @@ class LlmOnnxWriter {
       : job_(job),
         threads_(job.threads),
         format_(find_onnx_weight_format(job.format)),
-        model_(llm::Checkpoint::open(job.model)) {}
+        model_(job.weights ? *job.weights : llm::Checkpoint::open(job.model)) {}
 
   WeightsReport run();
 

@@ -10,6 +10,7 @@
 #include "narrow/core/error.h"
 #include "narrow/core/file.h"
 #include "narrow/core/hash.h"
+#include "narrow/core/parallel.h"
 #include "narrow/core/rng.h"
 #include "narrow/core/version.h"
 #include "narrow/evaluate/bench.h"
@@ -20,8 +21,10 @@
 #include "narrow/graph/pass.h"
 #include "narrow/pipeline/calibrate.h"
 #include "narrow/pipeline/ranks.h"
+#include "narrow/pipeline/train_llm.h"
 #include "narrow/pipeline/train_prune.h"
 #include "narrow/pipeline/train_qat.h"
+#include "narrow/pipeline/weight_source.h"
 #include "narrow/ptq/assign.h"
 #include "narrow/ptq/plan.h"
 #include "narrow/ptq/rtn/rtn.h"
@@ -198,7 +201,6 @@ TrainState TrainRun::start() const {
 }
 
 std::string TrainRun::fingerprint() const {
-  const train::TrainOptions& o = job_.options;
   Hash64 hash;
   for (const ValueId id : graph_.live_values()) {
     const Value& value = graph_.value(id);
@@ -206,15 +208,8 @@ std::string TrainRun::fingerprint() const {
     if (value.is_constant()) hash.add(value.constant.raw(), value.constant.bytes());
   }
   hash.add_text(data_->fingerprint());
-  hash.add_text(fmt::format(
-      "{} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {}", kVersion,
-      report_.torch_version, job_.qat, o.epochs, o.batch * report_.ranks, to_string(o.optimizer),
-      o.lr, o.momentum, o.weight_decay, o.clip_norm, o.accumulate, to_string(o.schedule),
-      o.warmup_steps, o.step_epochs, o.gamma, o.min_factor, to_string(o.loss), o.label_smoothing,
-      o.temperature, o.distill_weight, o.ema, o.augment.shift, o.augment.flip, o.augment.crop,
-      o.seed, to_text(o.prune)));
-  hash.add_text(to_text(o.regularize));
-  hash.add_text(qat_fingerprint(job_));
+  hash.add_text(options_text(job_, report_.ranks));
+  hash.add_text(report_.torch_version);
   return hash.hex();
 }
 
@@ -230,15 +225,7 @@ train::TrainHooks TrainRun::hooks() {
       return teacher_->run(ordered);
     };
   }
-  std::string lines = "epoch,loss,lr,metric,seconds,samples_per_second\n";
-  if (report_.rank != 0) return hooks;
-  hooks.epoch = [this, lines](const train::EpochRecord& r) mutable {
-    lines += fmt::format("{},{:.6f},{:.6g},{},{:.2f},{:.1f}\n", r.epoch, r.loss, r.lr,
-                         r.metric ? fmt::format("{:.4f}", *r.metric) : "", r.seconds,
-                         r.samples_per_second);
-    if (!job_.log.empty()) write_text(job_.log, lines);
-    if (job_.epoch) job_.epoch(r);
-  };
+  if (report_.rank == 0) hooks.epoch = epoch_log(job_);
   return hooks;
 }
 
@@ -285,6 +272,8 @@ void TrainRun::learn() {
 
 TrainReport TrainRun::run() {
   const auto begin = Clock::now();
+  // The library has a limit of its own; teacher and evaluation run under this one.
+  const ThreadLimit limit(job_.options.threads);
   read();
   if (!job_.qat.empty()) plan_grids();
   plan_float();
@@ -301,7 +290,30 @@ TrainReport TrainRun::run() {
 
 }  // namespace
 
+std::string options_text(const TrainJob& job, int ranks) {
+  const train::TrainOptions& o = job.options;
+  return fmt::format(
+      "{} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {}",
+      kVersion, job.qat, o.epochs, o.batch * ranks, to_string(o.optimizer), o.lr, o.scale_lr,
+      o.momentum, o.weight_decay, o.clip_norm, o.accumulate, to_string(o.schedule), o.warmup_steps,
+      o.step_epochs, o.gamma, o.min_factor, to_string(o.loss), o.label_smoothing, o.temperature,
+      o.distill_weight, o.ema, o.augment.shift, o.augment.flip, o.augment.crop, o.seed,
+      to_text(o.prune), to_text(o.regularize), qat_fingerprint(job));
+}
+
+std::function<void(const train::EpochRecord&)> epoch_log(const TrainJob& job) {
+  std::string lines = "epoch,loss,lr,metric,seconds,samples_per_second\n";
+  return [&job, lines](const train::EpochRecord& r) mutable {
+    lines += fmt::format("{},{:.6f},{:.6g},{},{:.2f},{:.1f}\n", r.epoch, r.loss, r.lr,
+                         r.metric ? fmt::format("{:.4f}", *r.metric) : "", r.seconds,
+                         r.samples_per_second);
+    if (!job.log.empty()) write_text(job.log, lines);
+    if (job.epoch) job.epoch(r);
+  };
+}
+
 TrainReport run_train(const TrainJob& job) {
+  if (job.arch.empty() && is_language_model(job.model)) return run_llm_train(job);
   return TrainRun(job).run();
 }
 

@@ -22,8 +22,9 @@
 namespace narrow {
 
 struct TrainJob {
-  std::filesystem::path model;  // ONNX; empty with `arch`
-  std::string arch;             // a built-in description: train/networks.h
+  /// ONNX; the folder of a Hugging Face model or a GGUF file (train_llm.h); empty with `arch`.
+  std::filesystem::path model;
+  std::string arch;  // a built-in description: train/networks.h
   std::filesystem::path output;
   DataSpec data;
   std::optional<DataSpec> eval_data;       // empty: no metric while training
@@ -40,6 +41,11 @@ struct TrainJob {
   Progress progress;
   std::function<void(const train::EpochRecord&)> epoch;
 };
+
+/// What of the options decides about the result, for fingerprints.
+std::string options_text(const TrainJob& job, int ranks = 1);
+/// Writes the log of the job, a line for each epoch, and tells the job. The job must outlive it.
+std::function<void(const train::EpochRecord&)> epoch_log(const TrainJob& job);
 
 /// Throws unsupported where libnarrow_train.so cannot be loaded, and Error naming what is wrong
 /// with model, data or options.

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+// What `train` does otherwise for language models.
+#pragma once
+
+#include "context.h"
+#include "narrow/pipeline/train.h"
+
+namespace narrow::cli {
+
+/// Options that were not given, for text: 1 epoch, 4 sequences a batch, a temperature of 1, a
+/// learning rate that falls in half a wave.
+void set_llm_defaults(const CLI::App& command, train::TrainOptions& options);
+
+/// Throws invalid_argument where model, data and grids do not belong together.
+void check_llm_training(const TrainJob& job);
+
+}  // namespace narrow::cli
