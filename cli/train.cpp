@@ -45,6 +45,7 @@ struct TrainFlags {
   PruneFlags prune;
   int64_t seed = 1;
   bool resume = false;
+  AdapterFlags adapters;
   train::TrainOptions options;
 };
 
@@ -53,7 +54,11 @@ void run_train_command(const TrainFlags& flags, Context& context) {
     throw Error(ErrorCode::invalid_argument, "one of MODEL and --arch is needed",
                 "name a model to train on, or a network to train from scratch");
   }
-  check_output_path(flags.output);
+  const bool adapters_alone = is_text_spec(flags.data) && !flags.adapters.output.empty();
+  if (flags.output.empty() && !adapters_alone) {
+    throw Error(ErrorCode::invalid_argument, "-o is missing", "name the file to write");
+  }
+  if (!flags.output.empty()) check_output_path(flags.output);
   TrainJob job;
   job.model = flags.model;
   job.arch = flags.arch;
@@ -64,6 +69,7 @@ void run_train_command(const TrainFlags& flags, Context& context) {
   job.data = data_of(flags.data);
   if (!flags.eval_data.empty()) job.eval_data = data_of(flags.eval_data);
   job.qat = flags.qat;
+  set_adapter_options(flags.adapters, job);
   check_llm_training(job);
   if (!flags.qat.empty() && !is_text_spec(flags.data)) parse_qat(flags.qat);
   job.teacher = flags.teacher;
@@ -147,9 +153,7 @@ void add_train(CLI::App& app, Context& context) {
   std::vector<std::string> names;
   for (const train::Network& network : train::networks()) names.emplace_back(network.name);
   add_choice(*command, "--arch", flags->arch, names, "A network to train from scratch");
-  command->add_option("-o,--output", flags->output, "The model to write")
-      ->type_name("FILE")
-      ->required();
+  command->add_option("-o,--output", flags->output, "The model to write")->type_name("FILE");
   add_data(*command, flags->data, "Data to train on")->required();
   command->add_option("--eval-data", flags->eval_data, "Data to measure on after each epoch")
       ->type_name("SPEC");
@@ -161,6 +165,7 @@ void add_train(CLI::App& app, Context& context) {
   add_choice(*command, "--ranges", flags->ranges, {"learned", "fixed"},
              "Scales by gradients, or as calibrated (default learned)");
   add_optimizer_flags(*command, *flags);
+  add_adapter_flags(*command, flags->adapters);
   add_loss_flags(*command, *flags);
   add_prune_flags(*command, flags->prune);
   command

@@ -13,9 +13,11 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "narrow/core/progress.h"
 #include "narrow/data/dataset.h"
+#include "narrow/pipeline/train_adapters.h"
 #include "narrow/report/train_report.h"
 #include "narrow/train/trainer.h"
 
@@ -28,8 +30,10 @@ struct TrainJob {
   std::filesystem::path output;
   DataSpec data;
   std::optional<DataSpec> eval_data;  // empty: no metric while training
-  std::string qat;                    // "w4a4", "w8a8"; empty: float
-  std::filesystem::path teacher;      // ONNX; empty: the float model itself where the loss asks
+  std::vector<std::string> freeze;    // globs on parameters
+  AdapterOptions adapters;
+  std::string qat;                // "w4a4", "w8a8"; empty: float
+  std::filesystem::path teacher;  // ONNX; empty: the float model itself where the loss asks
   train::TrainOptions options;
   std::filesystem::path checkpoint;  // empty: beside the output
   bool resume = false;

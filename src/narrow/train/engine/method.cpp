@@ -12,7 +12,9 @@ class FollowWeights : public Method {
   explicit FollowWeights(Executor& executor) : executor_(executor) {}
   void after_step(const StepInfo& /*info*/) override {
     for (auto& [name, grid] : executor_.weight_grids()) {
-      grid.follow(executor_.used(name, executor_.parameters().at(name)));
+      const auto weight = executor_.parameters().find(name);
+      if (weight == executor_.parameters().end()) continue;  // frozen, and so is its grid
+      grid.follow(executor_.used(name, weight->second));
     }
   }
 
