@@ -46,6 +46,7 @@ struct TrainFlags {
   int64_t seed = 1;
   bool resume = false;
   int64_t checkpoint_steps = 0;
+  AdapterFlags adapters;
   train::TrainOptions options;
 };
 
@@ -54,7 +55,11 @@ void run_train_command(const TrainFlags& flags, Context& context) {
     throw Error(ErrorCode::invalid_argument, "one of MODEL and --arch is needed",
                 "name a model to train on, or a network to train from scratch");
   }
-  check_output_path(flags.output);
+  const bool adapters_alone = is_text_spec(flags.data) && !flags.adapters.output.empty();
+  if (flags.output.empty() && !adapters_alone) {
+    throw Error(ErrorCode::invalid_argument, "-o is missing", "name the file to write");
+  }
+  if (!flags.output.empty()) check_output_path(flags.output);
   TrainJob job;
   job.model = flags.model;
   job.arch = flags.arch;
@@ -70,6 +75,7 @@ void run_train_command(const TrainFlags& flags, Context& context) {
   job.options.schedule = *train::schedule_from_string(flags.schedule);
   job.options.loss = *train::loss_from_string(flags.loss);
   apply_qat_flags(flags.qat_flags, job);
+  set_adapter_options(flags.adapters, job);
   check_llm_training(job);
   job.options.seed = static_cast<uint64_t>(flags.seed);
   job.options.threads = context.thread_count();
@@ -150,14 +156,13 @@ void add_train(CLI::App& app, Context& context) {
   std::vector<std::string> names;
   for (const train::Network& network : train::networks()) names.emplace_back(network.name);
   add_choice(*command, "--arch", flags->arch, names, "A network to train from scratch");
-  command->add_option("-o,--output", flags->output, "The model to write")
-      ->type_name("FILE")
-      ->required();
+  command->add_option("-o,--output", flags->output, "The model to write")->type_name("FILE");
   add_data(*command, flags->data, "Data to train on")->required();
   command->add_option("--eval-data", flags->eval_data, "Data to measure on after each epoch")
       ->type_name("SPEC");
   add_qat_flags(*command, flags->qat_flags);
   add_optimizer_flags(*command, *flags);
+  add_adapter_flags(*command, flags->adapters);
   add_loss_flags(*command, *flags);
   add_prune_flags(*command, flags->prune);
   command

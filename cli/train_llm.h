@@ -2,10 +2,23 @@
 // What `train` does otherwise for language models.
 #pragma once
 
+#include <string>
+#include <vector>
+
 #include "context.h"
 #include "narrow/pipeline/train.h"
 
 namespace narrow::cli {
+
+/// --freeze, --lora, --lora-input, --lora-output.
+struct AdapterFlags {
+  std::vector<std::string> freeze;
+  std::string lora;
+  std::string input;
+  std::string output;
+};
+void add_adapter_flags(CLI::App& command, AdapterFlags& flags);
+void set_adapter_options(const AdapterFlags& flags, TrainJob& job);
 
 /// Options that were not given, for text: 1 epoch, 4 sequences a batch, a temperature of 1, a
 /// learning rate that falls in half a wave.

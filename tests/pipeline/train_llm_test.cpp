@@ -10,6 +10,7 @@
 
 #include "llm/tiny_model.h"
 #include "narrow/core/error.h"
+#include "narrow/formats/onnx/onnx.h"
 #include "narrow/graph/op_table.h"
 #include "narrow/llm/language_model.h"
 #include "narrow/pipeline/train_llm_grids.h"
@@ -182,6 +183,94 @@ TEST_F(LlmTrainTest, TheExecutorRoundsToTheFilesValues) {
   }
 }
 
+/// Codes of w3 in int4 of an ONNX file: the graph's weights are those of the blocks.
+TEST_F(LlmTrainTest, AnOnnxFileHasTheSameCodes) {
+  TrainJob j = job("w3.gguf", "w3");
+  j.options.lr = 0;
+  run_train(j);
+  j.output = folder_ / "w3.onnx";
+  run_train(j);
+  const Graph graph = read_onnx(j.output);
+  const auto blocks = llm::Checkpoint::open(folder_ / "w3.gguf");
+  int checked = 0;
+  for (const NodeId id : graph.nodes()) {
+    const Node& node = graph.node(id);
+    if (!node.is("DequantizeLinear") || node.int_or("block_size", 0) != 32) continue;
+    const std::string& name = graph.value(node.input(0)).name;
+    if (name.find("blk.2.ffn_down") == std::string::npos) continue;
+    const std::vector<int64_t> codes = graph.constant(node.input(0))->to_ints();
+    const std::vector<float> scales = graph.constant(node.input(1))->to_floats();
+    const Tensor wanted = blocks.read("blk.2.ffn_down.weight");
+    const int64_t rows = wanted.dim(0);
+    const int64_t columns = wanted.dim(1);
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t c = 0; c < columns; ++c) {
+        const float value = scales[static_cast<size_t>(c / 32 * rows + r)] *
+                            static_cast<float>(codes[static_cast<size_t>(c * rows + r)]);
+        ASSERT_EQ(value, wanted.data<float>()[static_cast<size_t>(r * columns + c)])
+            << r << " " << c;
+      }
+    }
+    ++checked;
+  }
+  EXPECT_EQ(checked, 1);
+}
+
+TEST_F(LlmTrainTest, AdaptersAreMergedOntoTheGrid) {
+  TrainJob j = job("lora.gguf", "w4");
+  j.adapters = parse_adapters("rank=4,alpha=8,layers=blk.*.attn_q.weight");
+  j.options.lr = 1e-2;
+  const TrainReport report = run_train(j);
+  EXPECT_EQ(report.parameters, 8 * (4 * 256 + 4 * 256));
+  EXPECT_EQ(*report.metric, *report.epochs[0].metric);
+  EXPECT_NE(*report.metric, *report.metric_ptq);
+}
+
+TEST_F(LlmTrainTest, AdaptersStayInAFileOfTheirOwn) {
+  TrainJob j = job("base.gguf", "q4_0");
+  j.adapters = parse_adapters("rank=4,layers=blk.*.ffn_up.weight");
+  j.adapters.output = folder_ / "adapter";
+  j.options.lr = 1e-2;
+  const TrainReport first = run_train(j);
+  EXPECT_LT(*first.metric, 10);
+  // The base is what quantization alone makes of it.
+  TrainJob untrained = job("plain.gguf", "q4_0");
+  untrained.options.lr = 0;
+  run_train(untrained);
+  EXPECT_TRUE(read_text(j.output) == read_text(untrained.output));
+  const auto file = SafetensorsFile::open(folder_ / "adapter" / "adapter_model.safetensors");
+  const SafetensorsEntry* b =
+      file.find("base_model.model.model.layers.3.mlp.up_proj.lora_B.weight");
+  ASSERT_NE(b, nullptr);
+  EXPECT_EQ(b->dims, (Dims{768, 4}));
+  // Taken up again without a step, they give what was measured.
+  TrainJob again = j;
+  again.adapters.input = folder_ / "adapter";
+  again.adapters.output = folder_ / "adapter2";
+  again.output.clear();
+  again.options.lr = 0;
+  EXPECT_EQ(*run_train(again).metric, *first.metric);
+  EXPECT_EQ(read_adapter_config(folder_ / "adapter").rank, 4);
+}
+
+TEST_F(LlmTrainTest, WhatIsFrozenStaysAsItIs) {
+  TrainJob j = job("f.gguf", "");
+  j.freeze = {"blk.*", "token_embd.weight"};
+  j.options.lr = 1e-2;
+  const TrainReport report = run_train(j);
+  EXPECT_EQ(report.parameters, 256);  // output_norm
+  const auto before = llm::Checkpoint::open(kModel);
+  const auto after = llm::Checkpoint::open(j.output);
+  const auto same = [&](const char* name) {
+    const Tensor a = before.read(name);
+    const Tensor b = after.read(name);
+    return std::equal(a.data<float>().begin(), a.data<float>().end(), b.data<float>().begin());
+  };
+  EXPECT_TRUE(same("blk.0.attn_norm.weight"));
+  EXPECT_TRUE(same("blk.5.attn_k.weight"));
+  EXPECT_FALSE(same("output_norm.weight"));
+}
+
 TEST_F(LlmTrainTest, FloatTrainingLowersThePerplexity) {
   TrainJob j = job("model", "");
   j.options.loss = train::LossKind::cross_entropy;
@@ -201,6 +290,15 @@ TEST_F(LlmTrainTest, SaysWhatIsWrong) {
   llm::testing::tiny_model(folder_ / "tiny", llm::testing::kLlamaConfig);
   j.teacher = folder_ / "tiny";
   expect_error(j, ErrorCode::invalid_argument, "vocabulary of 61");
+  j = job("o.gguf", "");
+  j.freeze = {"blk.0.atn_q.weight"};
+  expect_error(j, ErrorCode::invalid_argument, "did you mean 'blk.0.attn_q.weight'");
+  j.freeze.clear();
+  j.adapters = parse_adapters("layers=blk.9.ffn_up.weight");
+  expect_error(j, ErrorCode::invalid_argument, "blk.9.ffn_up.weight");
+  for (const char* bad : {"rank=0", "rank=2.5", "rnk=3", "layers=", "alpha=x"}) {
+    EXPECT_THROW(parse_adapters(bad), Error) << bad;
+  }
   for (const char* bad : {"w9", "w4a4", "q4_x", "w", "f16", ""}) {
     EXPECT_THROW(parse_llm_grids(bad), Error) << bad;
   }

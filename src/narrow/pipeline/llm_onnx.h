@@ -46,9 +46,11 @@ struct LlmOnnxJob {
   std::string format;
   WeightMethod method = WeightMethod::mse;  // not importance
   std::vector<std::string> keep_float;      // globs on names of tensors
-  bool requantize = false;                  // allow a source that is quantized already
-  int opset = 0;                            // 0: the lowest that expresses the graph
-  int threads = 0;                          // 0: all CPUs of the affinity mask
+  /// Allow a source that is quantized already. Q4_0 into w4g32 and Q8_0 into w8g32 keep their
+  /// codes.
+  bool requantize = false;
+  int opset = 0;    // 0: the lowest that expresses the graph
+  int threads = 0;  // 0: all CPUs of the affinity mask
   Progress progress;
 };
 

@@ -58,6 +58,8 @@ class TrainRun {
   void plan_float();
   Statistics observe(const CalibrateOptions& options) const;
   void plan_grids();
+  void plan_adapters();
+  AdapterNames adapter_names() const;
   Graph exported(const TrainState& state) const;
   double measure(const Graph& graph) const;
   TrainState start() const;
@@ -124,6 +126,13 @@ void TrainRun::plan_float() {
     const auto end = plan_.parameters.end();
     if (std::find(plan_.parameters.begin(), end, name) == end) plan_.parameters.push_back(name);
   }
+  const bool prunes = job_.options.prune.active() || job_.options.regularize.active();
+  if (prunes && (job_.adapters.active() || !job_.freeze.empty())) {
+    throw Error(ErrorCode::unsupported, "pruning changes all weights",
+                "leave --freeze and --lora out, or prune in a run of its own");
+  }
+  freeze(job_.freeze, plan_);
+  plan_adapters();
   for (const std::string& name : plan_.parameters) {
     report_.parameters += graph_.constant(*graph_.find_value(name))->elements();
   }
@@ -143,6 +152,27 @@ Statistics TrainRun::observe(const CalibrateOptions& options) const {
     }
   }
   return merge_over_ranks(calibrate(graph_, values, *subset(data_, own), options), *ranks_);
+}
+
+/// Names in PEFT's files are those of the weights.
+AdapterNames TrainRun::adapter_names() const {
+  AdapterNames names;
+  for (const auto& [weight, adapter] : plan_.adapters) {
+    const bool ends = weight.ends_with(".weight");
+    names[weight] = ends ? weight.substr(0, weight.rfind('.')) : weight;
+  }
+  return names;
+}
+
+void TrainRun::plan_adapters() {
+  const AdapterOptions& o = job_.adapters;
+  if (!o.active()) return;
+  if (!o.output.empty() && !job_.qat.empty()) {
+    throw Error(ErrorCode::unsupported, "adapters stay beside the weights of float networks only",
+                "leave the adapter's output out: it is added to the weights on their grid");
+  }
+  add_adapters(o, job_.options.seed, plan_);
+  if (!o.input.empty()) read_adapters(o.input, adapter_names(), plan_);
 }
 
 /// The assignment of the bits that are asked for, its grids as calibration and weights give them.
@@ -175,6 +205,10 @@ Graph TrainRun::exported(const TrainState& state) const {
   Graph graph = graph_;
   train::set_parameters(graph, state);
   train::turn_off_dropout(graph);
+  for (const auto& [name, adapter] : state.adapters) {
+    const ValueId id = *graph.find_value(name);
+    graph.set_constant(id, with_adapter(*graph.constant(id), adapter));
+  }
   if (job_.qat.empty()) {
     PassOptions passes;
     passes.context.evaluate = evaluate_constant;
@@ -230,6 +264,10 @@ train::TrainHooks TrainRun::hooks() {
 }
 
 void TrainRun::save(const TrainState& state) {
+  if (!state.adapters.empty()) {
+    write_adapters(job_.adapters.output, job_.adapters, state.adapters, adapter_names(), graph_,
+                   job_.model.string());
+  }
   Graph graph = exported(state);
   graph.metadata["narrow.version"] = kVersion;
   graph.metadata["narrow.train"] = fmt::format(
@@ -293,12 +331,13 @@ TrainReport TrainRun::run() {
 std::string options_text(const TrainJob& job, int ranks) {
   const train::TrainOptions& o = job.options;
   return fmt::format(
-      "{} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {}",
+      "{} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {}",
       kVersion, job.qat, o.epochs, o.batch * ranks, to_string(o.optimizer), o.lr, o.scale_lr,
       o.momentum, o.weight_decay, o.clip_norm, o.accumulate, to_string(o.schedule), o.warmup_steps,
       o.step_epochs, o.gamma, o.min_factor, to_string(o.loss), o.label_smoothing, o.temperature,
       o.distill_weight, o.ema, o.augment.shift, o.augment.flip, o.augment.crop, o.seed,
-      to_text(o.prune), to_text(o.regularize), qat_fingerprint(job));
+      to_text(o.prune), to_text(o.regularize), qat_fingerprint(job), to_text(job.adapters),
+      fmt::join(job.freeze, ";"));
 }
 
 std::function<void(const train::EpochRecord&)> epoch_log(const TrainJob& job) {

@@ -13,9 +13,11 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "narrow/core/progress.h"
 #include "narrow/data/dataset.h"
+#include "narrow/pipeline/train_adapters.h"
 #include "narrow/report/train_report.h"
 #include "narrow/train/trainer.h"
 
@@ -27,7 +29,9 @@ struct TrainJob {
   std::string arch;  // a built-in description: train/networks.h
   std::filesystem::path output;
   DataSpec data;
-  std::optional<DataSpec> eval_data;       // empty: no metric while training
+  std::optional<DataSpec> eval_data;  // empty: no metric while training
+  std::vector<std::string> freeze;    // globs on parameters
+  AdapterOptions adapters;
   std::string qat;                         // "w4a4", "w8a8"; empty: float
   int first_last = 0;                      // bits of the first and last layer; 0: those of qat
   std::optional<Granularity> granularity;  // of weights; per_axis, or per_group with a group size

@@ -12,11 +12,13 @@
 #include "narrow/core/parallel.h"
 #include "narrow/evaluate/bench.h"
 #include "narrow/graph/op_table.h"
+#include "narrow/llm/architecture.h"
 #include "narrow/llm/language_model.h"
 #include "narrow/llm/perplexity.h"
 #include "narrow/pipeline/llm_folder.h"
 #include "narrow/pipeline/llm_onnx.h"
 #include "narrow/pipeline/llm_quantize.h"
+#include "narrow/pipeline/train_adapters.h"
 #include "narrow/pipeline/train_llm_grids.h"
 #include "narrow/pipeline/train_text.h"
 #include "narrow/train/library.h"
@@ -54,6 +56,9 @@ class LlmTrainRun {
   void read_texts();
   void read_teacher();
   void plan();
+  void plan_adapters();
+  void hold_weights();
+  AdapterNames adapter_names() const;
   llm::Checkpoint exported(const TrainState& state) const;
   llm::PerplexityResult measure(const llm::Checkpoint& model) const;
   double metric_of(const llm::PerplexityResult& result) const;
@@ -61,6 +66,7 @@ class LlmTrainRun {
   std::string fingerprint() const;
   TrainState start() const;
   void write(const llm::Checkpoint& trained) const;
+  void save(TrainState state);
   bool distills() const { return job_.options.loss != train::LossKind::cross_entropy; }
 
   const TrainJob& job_;
@@ -75,6 +81,7 @@ class LlmTrainRun {
   std::optional<llm::LanguageModel> teacher_model_;
   std::unique_ptr<Session> teacher_;
   train::TrainPlan plan_;
+  std::map<std::string, llm::TensorInMemory> held_;  // weights that adapters stand beside
   TrainReport report_;
 };
 
@@ -91,8 +98,13 @@ void LlmTrainRun::check() const {
                 "start one process, and leave these out");
   }
   const std::string extension = job_.output.extension().string();
-  if (!grids_.bits && !grids_.format) return;
-  if (extension == ".onnx" || extension == ".gguf") return;
+  if ((!grids_.bits && !grids_.format) || job_.output.empty()) return;
+  if (extension == ".gguf" || (extension == ".onnx" && grids_.bits > 0)) return;
+  if (extension == ".onnx") {
+    throw Error(ErrorCode::invalid_argument,
+                fmt::format("an ONNX file has no blocks of {}", grids_.format->name),
+                "name the output .gguf, or train on w2 to w8");
+  }
   throw Error(ErrorCode::invalid_argument,
               "a folder of safetensors holds float numbers, not the codes that are trained",
               "name the output .gguf, or .onnx for w4 and w8");
@@ -159,7 +171,59 @@ void LlmTrainRun::plan() {
   for (const llm::CheckpointTensor& t : model_.tensors()) {
     if (t.difference == llm::Difference::computed || !plan_.graph.find_value(t.name)) continue;
     plan_.parameters.push_back(t.name);
-    report_.parameters += t.rows() * t.columns();
+  }
+  freeze(job_.freeze, plan_);
+  plan_adapters();
+  for (const std::string& name : plan_.parameters) {
+    report_.parameters += plan_.graph.constant(*plan_.graph.find_value(name))->elements();
+  }
+  for (const auto& [name, adapter] : plan_.adapters) {
+    report_.parameters += adapter.a.elements() + adapter.b.elements();
+  }
+}
+
+/// As PEFT names the modules of Hugging Face's model.
+AdapterNames LlmTrainRun::adapter_names() const {
+  AdapterNames names;
+  const llm::Architecture& row = *llm::find_architecture(source_.config().architecture);
+  const std::string_view prefix = row.prefixes.front();
+  for (const auto& [weight, adapter] : plan_.adapters) {
+    std::string name = source_.at(weight).hf_name;
+    const bool whole = name.starts_with(prefix) || weight == "output.weight";
+    if (!whole) name = std::string(prefix) + name;
+    names[weight] = name.substr(0, name.rfind(".weight"));
+  }
+  return names;
+}
+
+void LlmTrainRun::plan_adapters() {
+  const AdapterOptions& o = job_.adapters;
+  if (!o.active()) return;
+  const bool files = !o.output.empty() || !o.input.empty();
+  if (files && source_.is_gguf()) {
+    throw Error(ErrorCode::unsupported,
+                "adapter files have the order of rows of Hugging Face's models, a GGUF file has "
+                "another",
+                "narrow convert MODEL -o FOLDER makes such a model; train on that");
+  }
+  add_adapters(o, job_.options.seed, plan_);
+  if (!o.input.empty()) read_adapters(o.input, adapter_names(), plan_);
+  if (!o.output.empty()) hold_weights();
+}
+
+/// Weights on grids become constants with these values: adapters learn beside them.
+void LlmTrainRun::hold_weights() {
+  for (const auto& [name, params] : plan_.weights) {
+    held_[name] = as_blocks(model_.read(name, llm::RowOrder::stored), params);
+  }
+  for (const auto& [name, type] : plan_.blocks) {
+    held_[name] = as_blocks(model_.read(name, llm::RowOrder::stored), type);
+  }
+  plan_.weights.clear();
+  plan_.blocks.clear();
+  const llm::Checkpoint held = model_.with(held_);
+  for (const auto& [name, blocks] : held_) {
+    plan_.graph.set_constant(*plan_.graph.find_value(name), held.read(name, llm::RowOrder::stored));
   }
 }
 
@@ -186,7 +250,14 @@ llm::Checkpoint LlmTrainRun::exported(const TrainState& state) const {
     tensors[name] = as_blocks(value_of(name), params);
   }
   for (const auto& [name, type] : plan_.blocks) tensors[name] = as_blocks(value_of(name), type);
-  return model_.with(tensors);
+  for (const auto& [name, blocks] : held_) tensors.emplace(name, blocks);
+  const llm::Checkpoint base = model_.with(tensors);
+  if (state.adapters.empty()) return base;
+  std::map<std::string, llm::TensorInMemory> sums;
+  for (const auto& [name, adapter] : state.adapters) {
+    sums[name] = {BlockType::f32, with_adapter(base.read(name, llm::RowOrder::stored), adapter)};
+  }
+  return base.with(sums);
 }
 
 llm::PerplexityResult LlmTrainRun::measure(const llm::Checkpoint& model) const {
@@ -255,6 +326,8 @@ void LlmTrainRun::write(const llm::Checkpoint& trained) const {
   }
   if (extension == ".onnx") {
     LlmOnnxJob job{.model = job_.model, .weights = trained, .output = job_.output};
+    if (grids_.bits > 0) job.format = grids_.bits <= 4 ? "w4g32" : "w8g32";
+    job.requantize = true;
     job.threads = job_.options.threads;
     run_llm_onnx(job);
     return;
@@ -262,6 +335,31 @@ void LlmTrainRun::write(const llm::Checkpoint& trained) const {
   LlmFolderJob job{.model = job_.model, .weights = trained, .output = job_.output};
   job.threads = job_.options.threads;
   run_llm_folder(job);
+}
+
+/// With adapters of their own file, what is written beside it is the model that they belong to.
+void LlmTrainRun::save(TrainState state) {
+  llm::Checkpoint trained = exported(state);
+  const bool apart = !state.adapters.empty();
+  if (apart) {
+    write_adapters(job_.adapters.output, job_.adapters, state.adapters, adapter_names(),
+                   plan_.graph, job_.model.string());
+    report_.notes.push_back(
+        fmt::format("adapters in {}; measured with them", job_.adapters.output.string()));
+  }
+  if (!job_.output.empty()) {
+    if (apart) state.adapters.clear();
+    write(apart ? exported(state) : trained);
+    const bool folder = fs::is_directory(job_.output);
+    report_.output_bytes = fs::file_size(folder ? job_.output / "model.safetensors" : job_.output);
+    // What counts is the file, as others will read it; an ONNX file has the same values.
+    const bool readable = !apart && job_.output.extension() != ".onnx";
+    if (readable && !eval_.empty()) trained = llm::Checkpoint::open(job_.output);
+  }
+  if (eval_.empty()) return;
+  const llm::PerplexityResult r = measure(trained);
+  report_.metric = metric_of(r);
+  report_.perplexity = r.perplexity.mean;
 }
 
 TrainReport LlmTrainRun::run() {
@@ -285,24 +383,12 @@ TrainReport LlmTrainRun::run() {
     if (!job_.qat.empty()) report_.metric_ptq = metric_of(measure(exported(start())));
   }
   train::CheckpointPlace place;
-  place.path =
-      job_.checkpoint.empty() ? job_.output.string() + ".training" : job_.checkpoint.string();
+  const fs::path& beside = job_.output.empty() ? job_.adapters.output : job_.output;
+  place.path = job_.checkpoint.empty() ? beside.string() + ".training" : job_.checkpoint.string();
   place.fingerprint = fingerprint();
   place.resume = job_.resume;
   train::TrainResult result = plugin_.train(plan_, *data_, job_.options, hooks(), place);
-  const llm::Checkpoint trained = exported(result.state);
-  write(trained);
-  report_.output_bytes = fs::is_directory(job_.output)
-                             ? fs::file_size(job_.output / "model.safetensors")
-                             : fs::file_size(job_.output);
-  if (!eval_.empty()) {
-    // What counts is the file, as others will read it; an ONNX file has the same values.
-    const bool readable = job_.output.extension() != ".onnx";
-    const llm::PerplexityResult r =
-        measure(readable ? llm::Checkpoint::open(job_.output) : trained);
-    report_.metric = metric_of(r);
-    report_.perplexity = r.perplexity.mean;
-  }
+  save(std::move(result.state));
   std::error_code ignored;
   if (job_.checkpoint.empty()) fs::remove(place.path, ignored);
   report_.best_epoch = result.best_epoch;

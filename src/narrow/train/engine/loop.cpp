@@ -292,9 +292,19 @@ TrainState Trainer::state() const {
     s.weights[name] = grid.params(now("weight_scale." + name, grid.log_scale()), grid.zero());
   }
   for (const auto& [name, adapter] : executor_.adapters()) {
-    Adapter& out = s.adapters[name] = plan_.adapters.at(name);
-    out.a = from_torch(now("adapter_a." + name, adapter.a));
-    out.b = from_torch(now("adapter_b." + name, adapter.b));
+    LowRank low = adapter;
+    low.a = now("adapter_a." + name, adapter.a);
+    low.b = now("adapter_b." + name, adapter.b);
+    if (!low.merged) {
+      Adapter& out = s.adapters[name] = plan_.adapters.at(name);
+      out.a = from_torch(low.a);
+      out.b = from_torch(low.b);
+      continue;
+    }
+    // The sum as the executor has it, bit for bit: codes are made of it.
+    const torch::NoGradGuard guard;
+    const torch::Tensor w = to_torch(*plan_.graph.constant(*plan_.graph.find_value(name)));
+    s.parameters[name] = from_torch(w + low.change(w));
   }
   for (const auto& [value, group] : executor_.groups()) {
     const Grid& grid = executor_.activation_grids().at(group);
