@@ -19,6 +19,7 @@
 #include "narrow/graph/pass.h"
 #include "narrow/pipeline/calibrate.h"
 #include "narrow/pipeline/train_prune.h"
+#include "narrow/pipeline/train_thin.h"
 #include "narrow/ptq/assign.h"
 #include "narrow/ptq/plan.h"
 #include "narrow/ptq/rtn/rtn.h"
@@ -49,6 +50,7 @@ class TrainRun {
 
  private:
   void read();
+  void make_smaller();
   void plan_float();
   void plan_grids();
   Graph exported(const TrainState& state) const;
@@ -73,6 +75,12 @@ class TrainRun {
 };
 
 void TrainRun::read() {
+  // Networks are also made smaller without training.
+  const bool removes = job_.options.prune.active() || job_.thin.active || job_.low_rank.active;
+  if (job_.options.epochs == 0 && !removes) {
+    throw Error(ErrorCode::invalid_argument, "0 epochs train nothing",
+                "give --epochs, or --prune, --thin or --low-rank");
+  }
   train::check_options(job_.options);
   if (!job_.arch.empty()) {
     graph_ = train::make_network(job_.arch, job_.options.seed);
@@ -104,6 +112,13 @@ double TrainRun::measure(const Graph& graph) const {
   EvaluateOptions options;
   options.threads = job_.options.threads;
   return evaluate(session, *eval_, options).value;
+}
+
+void TrainRun::make_smaller() {
+  if (job_.thin.active) {
+    report_.thinned.push_back(thin_graph(graph_, job_.thin, {data_, plugin_, job_.options}));
+  }
+  if (job_.low_rank.active) report_.thinned.push_back(factor_graph(graph_, job_.low_rank));
 }
 
 void TrainRun::plan_float() {
@@ -155,7 +170,7 @@ Graph TrainRun::exported(const TrainState& state) const {
   if (job_.qat.empty()) {
     PassOptions passes;
     passes.context.evaluate = evaluate_constant;
-    optimize(graph, passes);
+    if (!job_.keep_norms) optimize(graph, passes);
     return graph;
   }
   Assignment assignment = assignment_;
@@ -187,12 +202,12 @@ std::string TrainRun::fingerprint() const {
   }
   hash.add_text(data_->fingerprint());
   hash.add_text(fmt::format(
-      "{} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {}", kVersion,
-      report_.torch_version, job_.qat, o.epochs, o.batch, to_string(o.optimizer), o.lr, o.momentum,
-      o.weight_decay, o.clip_norm, o.accumulate, to_string(o.schedule), o.warmup_steps,
+      "{} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {}",
+      kVersion, report_.torch_version, job_.qat, o.epochs, o.batch, to_string(o.optimizer), o.lr,
+      o.momentum, o.weight_decay, o.clip_norm, o.accumulate, to_string(o.schedule), o.warmup_steps,
       o.step_epochs, o.gamma, o.min_factor, to_string(o.loss), o.label_smoothing, o.temperature,
       o.distill_weight, to_string(o.ranges), o.ema, o.shift, o.flip, o.seed, to_text(o.prune),
-      to_text(o.regularize)));
+      to_text(o.regularize), to_text(job_.thin), to_text(job_.low_rank)));
   return hash.hex();
 }
 
@@ -220,6 +235,7 @@ train::TrainHooks TrainRun::hooks() {
 
 void TrainRun::save(const TrainState& state) {
   Graph graph = exported(state);
+  for (const auto& [key, text] : job_.metadata) graph.metadata[key] = text;
   graph.metadata["narrow.version"] = kVersion;
   graph.metadata["narrow.train"] = fmt::format(
       "qat={} prune={} epochs={} batch={} optimizer={} lr={} seed={} torch={}", job_.qat,
@@ -244,8 +260,7 @@ void TrainRun::save_at_once() {
 
 void TrainRun::learn() {
   train::CheckpointPlace place;
-  place.path =
-      job_.checkpoint.empty() ? job_.output.string() + ".training" : job_.checkpoint.string();
+  place.path = checkpoint_of(job_).string();
   place.fingerprint = fingerprint();
   place.resume = job_.resume;
   train::TrainResult result = plugin_->train(plan_, *data_, job_.options, hooks(), place);
@@ -259,6 +274,7 @@ void TrainRun::learn() {
 TrainReport TrainRun::run() {
   const auto begin = Clock::now();
   read();
+  make_smaller();
   if (!job_.qat.empty()) plan_grids();
   plan_float();
   if (eval_ && !job_.qat.empty()) report_.metric_ptq = measure(exported(start()));
@@ -279,6 +295,10 @@ int bits_from(std::string_view text, std::string_view whole) {
 }
 
 }  // namespace
+
+fs::path checkpoint_of(const TrainJob& job) {
+  return job.checkpoint.empty() ? fs::path(job.output.string() + ".training") : job.checkpoint;
+}
 
 QatBits parse_qat(std::string_view text) {
   const size_t a = text.find('a');

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -17,6 +18,8 @@
 #include "narrow/core/progress.h"
 #include "narrow/data/dataset.h"
 #include "narrow/report/train_report.h"
+#include "narrow/train/prune/low_rank.h"
+#include "narrow/train/prune/thin.h"
 #include "narrow/train/trainer.h"
 
 namespace narrow {
@@ -29,13 +32,20 @@ struct TrainJob {
   std::optional<DataSpec> eval_data;  // empty: no metric while training
   std::string qat;                    // "w4a4", "w8a8"; empty: float
   std::filesystem::path teacher;      // ONNX; empty: the float model itself where the loss asks
+  train::ThinOptions thin;            // filters removed before training
+  train::LowRankOptions low_rank;     // layers factored before training
   train::TrainOptions options;
   std::filesystem::path checkpoint;  // empty: beside the output
   bool resume = false;
-  std::filesystem::path log;  // CSV, a line per epoch; may be empty
+  bool keep_norms = false;  // in a float model that is written: batch norms are not folded
+  std::map<std::string, std::string> metadata;  // of the model that is written, besides its own
+  std::filesystem::path log;                    // CSV, a line per epoch; may be empty
   Progress progress;
   std::function<void(const train::EpochRecord&)> epoch;
 };
+
+/// Where the state of a run is kept.
+std::filesystem::path checkpoint_of(const TrainJob& job);
 
 /// "w4a4": bits of weights and activations, 2 to 8 each. Throws invalid_argument.
 struct QatBits {

@@ -26,6 +26,7 @@ std::string to_json(const TrainReport& r) {
     record["samples_per_second"] = e.samples_per_second;
     j["epochs"].push_back(std::move(record));
   }
+  for (const ThinReport& thin : r.thinned) j["thinned"].push_back(json_of(thin));
   if (!r.prune.empty()) j["prune"] = json_of(r.prune);
   j["output_bytes"] = r.output_bytes;
   j["wall_seconds"] = r.seconds;
@@ -45,6 +46,7 @@ std::string to_text(const TrainReport& r) {
     out += fmt::format("top1 of the file {:.2f} %, epoch {} being the best\n", *r.metric,
                        r.best_epoch);
   }
+  for (const ThinReport& thin : r.thinned) out += to_text(thin);
   return out + to_text(r.prune);
 }
 
