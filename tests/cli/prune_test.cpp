@@ -114,7 +114,7 @@ TEST_F(Smaller, SaysWhatIsWrong) {
   refused({"--thin", "l1"}, "macs");
   refused({"--thin", "l1,macs=0.0011", "--epochs", "0"}, "cannot be reached");
   refused({"--thin", "taylor,ratio=0.5", "--epochs", "0"}, "--epochs");
-  refused({"--low-rank", "ratio=1", "--epochs", "0"}, "smaller");
+  refused({"--low-rank", "energy=1,layers=/fc2*", "--epochs", "0"}, "smaller");
   refused({"--schedule", "cosin"}, "cosine");
 }
 
