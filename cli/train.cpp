@@ -9,6 +9,7 @@
 #include "narrow/pipeline/train.h"
 #include "narrow/train/networks.h"
 #include "train_prune.h"
+#include "train_qat.h"
 #include "train_schedule.h"
 
 namespace narrow::cli {
@@ -32,17 +33,17 @@ struct TrainFlags {
   std::string data;
   std::string eval_data;
   std::string teacher;
-  std::string qat;
   std::string optimizer = "adam";
   std::string schedule = "constant";
   std::string loss = "cross_entropy";
-  std::string ranges = "learned";
+  QatFlags qat_flags;
   std::string checkpoint;
   std::string log;
   PruneFlags prune;
   int64_t seed = 1;
   bool resume = false;
   bool dry_run = false;
+  int64_t checkpoint_steps = 0;
   train::TrainOptions options;
 };
 
@@ -58,21 +59,20 @@ void run_train_command(const TrainFlags& flags, Context& context) {
   job.output = flags.output;
   job.data = parse_data_spec(flags.data);
   if (!flags.eval_data.empty()) job.eval_data = parse_data_spec(flags.eval_data);
-  job.qat = flags.qat;
-  if (!flags.qat.empty()) parse_qat(flags.qat);
   job.teacher = flags.teacher;
   job.options = flags.options;
   job.options.optimizer = *train::optimizer_from_string(flags.optimizer);
   const bool phases = names_schedule_file(flags.schedule);
   if (!phases) job.options.schedule = *train::schedule_from_string(flags.schedule);
   job.options.loss = *train::loss_from_string(flags.loss);
-  job.options.ranges = *train::range_from_string(flags.ranges);
+  apply_qat_flags(flags.qat_flags, job);
   job.options.seed = static_cast<uint64_t>(flags.seed);
   job.options.threads = context.thread_count();
   set_prune_options(flags.prune, job);
   job.checkpoint = flags.checkpoint;
   job.log = flags.log;
   job.resume = flags.resume;
+  job.checkpoint_steps = flags.checkpoint_steps;
   job.progress = make_progress();
   if (!context.json) {
     job.epoch = [](const train::EpochRecord& r) {
@@ -86,7 +86,7 @@ void run_train_command(const TrainFlags& flags, Context& context) {
     return;
   }
   const TrainReport report = run_train(job);
-  context.print(to_json(report), to_text(report));
+  if (report.rank == 0) context.print(to_json(report), to_text(report));
 }
 
 void add_optimizer_flags(CLI::App& command, TrainFlags& flags) {
@@ -126,8 +126,11 @@ void add_loss_flags(CLI::App& command, TrainFlags& flags) {
   add_number(command, "--distill-weight", o.distill_weight, 0, 1,
              "Share of the teacher, the rest being the labels' (default 1)");
   add_number(command, "--label-smoothing", o.label_smoothing, 0, 0.999, "Default 0");
-  add_integer(command, "--shift", o.shift, 0, 1000, "Move images by up to so many pixels");
-  command.add_flag("--flip", o.flip, "Mirror every other image");
+  train::Augmentation& a = o.augment;
+  add_integer(command, "--crop", a.crop, 0, 1000,
+              "Stretch windows smaller by up to so many pixels");
+  add_integer(command, "--shift", a.shift, 0, 1000, "Move images by up to so many pixels");
+  command.add_flag("--flip", a.flip, "Mirror every other image");
 }
 
 }  // namespace
@@ -146,10 +149,7 @@ void add_train(CLI::App& app, Context& context) {
   add_data(*command, flags->data, "Data to train on")->required();
   command->add_option("--eval-data", flags->eval_data, "Data to measure on after each epoch")
       ->type_name("SPEC");
-  command->add_option("--qat", flags->qat, "Bits of weights and activations, as in w4a4")
-      ->type_name("wNaM");
-  add_choice(*command, "--ranges", flags->ranges, {"learned", "fixed"},
-             "Scales by gradients, or as calibrated (default learned)");
+  add_qat_flags(*command, flags->qat_flags);
   add_optimizer_flags(*command, *flags);
   add_loss_flags(*command, *flags);
   add_prune_flags(*command, flags->prune);
@@ -157,6 +157,8 @@ void add_train(CLI::App& app, Context& context) {
       ->add_option("--checkpoint", flags->checkpoint,
                    "Kept after each epoch (default: beside the output while it trains)")
       ->type_name("FILE");
+  add_integer(*command, "--checkpoint-steps", flags->checkpoint_steps, 0, 1000000000,
+              "Also after so many steps (default 0: not)");
   command->add_flag("--resume", flags->resume, "Go on from the checkpoint of a run that ended");
   command->add_option("--log", flags->log, "A line for each epoch")->type_name("CSV");
   add_common_options(*command, context);

@@ -143,7 +143,7 @@ TEST_F(PruningTest, GivenZerosAreKeptOnAGrid) {
   plan_.weights["w1"] = minmax_params(before, scheme);
   for (const RangeKind ranges : {RangeKind::learned, RangeKind::fixed}) {
     TrainOptions o = options("keep", 2);
-    o.ranges = ranges;
+    o.qat.ranges = ranges;
     o.ema = 0.5;
     const TrainState state = train(o).state;
     const Tensor& after = state.parameters.at("w1");

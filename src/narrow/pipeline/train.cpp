@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <memory>
 
 #include "narrow/core/clock.h"
@@ -18,7 +19,9 @@
 #include "narrow/graph/op_table.h"
 #include "narrow/graph/pass.h"
 #include "narrow/pipeline/calibrate.h"
+#include "narrow/pipeline/ranks.h"
 #include "narrow/pipeline/train_prune.h"
+#include "narrow/pipeline/train_qat.h"
 #include "narrow/pipeline/train_thin.h"
 #include "narrow/ptq/assign.h"
 #include "narrow/ptq/plan.h"
@@ -36,22 +39,23 @@ using train::TrainState;
 
 constexpr int64_t kCalibrationSamples = 500;
 
-std::shared_ptr<const Dataset> some_of(const std::shared_ptr<const Dataset>& data, int64_t count,
-                                       uint64_t seed) {
-  return subset(data, sample_indices(data->size(), count, seed));
-}
-
 class TrainRun {
  public:
   /// What only removes weights needs no libtorch.
   explicit TrainRun(const TrainJob& job)
-      : job_(job), plugin_(job.options.epochs > 0 ? &train::load_plugin() : nullptr) {}
+      : job_(job), plugin_(job.options.epochs > 0 ? &train::load_plugin() : nullptr) {
+    if (plugin_ != nullptr) ranks_ = join_ranks();
+    if (ranks_ == nullptr) return;
+    report_.rank = ranks_->rank();
+    report_.ranks = ranks_->size();
+  }
   TrainReport run();
 
  private:
   void read();
   void make_smaller();
   void plan_float();
+  Statistics observe(const CalibrateOptions& options) const;
   void plan_grids();
   Graph exported(const TrainState& state) const;
   double measure(const Graph& graph) const;
@@ -64,6 +68,7 @@ class TrainRun {
 
   const TrainJob& job_;
   const train::Plugin* plugin_;
+  std::unique_ptr<train::Ranks> ranks_;
   Graph graph_;
   std::shared_ptr<const Dataset> data_;
   std::shared_ptr<const Dataset> eval_;
@@ -95,7 +100,9 @@ void TrainRun::read() {
   optimize(graph_, passes);
   infer_shapes(graph_);
   data_ = open_dataset(job_.data, data_hints(graph_));
-  if (job_.eval_data) eval_ = open_dataset(*job_.eval_data, data_hints(graph_));
+  // With several processes the first measures and writes.
+  if (job_.eval_data && report_.rank == 0)
+    eval_ = open_dataset(*job_.eval_data, data_hints(graph_));
   report_.model = job_.arch.empty() ? job_.model.string() : job_.arch;
   report_.output = job_.output.string();
   report_.qat = job_.qat;
@@ -124,31 +131,43 @@ void TrainRun::make_smaller() {
 void TrainRun::plan_float() {
   plan_.graph = graph_;
   plan_.parameters = train::trainable_parameters(graph_);
+  for (const auto& [name, params] : plan_.weights) {
+    // Weights in groups stand behind a Reshape.
+    const auto end = plan_.parameters.end();
+    if (std::find(plan_.parameters.begin(), end, name) == end) plan_.parameters.push_back(name);
+  }
   for (const std::string& name : plan_.parameters) {
     report_.parameters += graph_.constant(*graph_.find_value(name))->elements();
   }
   plan_pruning(plan_, job_.options);
 }
 
+/// Over some samples; ranks look at a part of them each.
+Statistics TrainRun::observe(const CalibrateOptions& options) const {
+  std::vector<int64_t> indices =
+      sample_indices(data_->size(), kCalibrationSamples, job_.options.seed);
+  const std::vector<std::string> values = assignment_.observed();
+  if (ranks_ == nullptr) return calibrate(graph_, values, *subset(data_, indices), options);
+  std::vector<int64_t> own;
+  for (size_t i = 0; i < indices.size(); ++i) {
+    if (static_cast<int>(i % static_cast<size_t>(ranks_->size())) == ranks_->rank()) {
+      own.push_back(indices[i]);
+    }
+  }
+  return merge_over_ranks(calibrate(graph_, values, *subset(data_, own), options), *ranks_);
+}
+
 /// The assignment of the bits that are asked for, its grids as calibration and weights give them.
 void TrainRun::plan_grids() {
-  const QatBits bits = parse_qat(job_.qat);
-  quantize_.weights = NumberType{false, true, bits.weights};
-  quantize_.activations = NumberType{false, false, bits.activations};
-  quantize_ = resolve(quantize_);
+  quantize_ = qat_quantization(graph_, job_);
   assignment_ = assign(graph_, quantize_);
-  for (auto& [name, activation] : assignment_.activations) {
-    // What comes in and the scores that go out keep 8 bits.
-    const Value& value = graph_.value(*graph_.find_value(name));
-    if (value.is_input || value.is_output) activation.scheme.bits = 8;
-  }
+  keep_ends_at_8_bits(graph_, assignment_);
   CalibrateOptions calibration;
   calibration.threads = job_.options.threads;
   calibration.progress = job_.progress;
-  const auto some = some_of(data_, kCalibrationSamples, job_.options.seed);
-  const Statistics statistics = calibrate(graph_, assignment_.observed(), *some, calibration);
+  const Statistics statistics = observe(calibration);
   ObserverOptions observer;
-  observer.kind = bits.activations < 8 ? ObserverKind::mse : ObserverKind::minmax;
+  observer.kind = parse_qat(job_.qat).activations < 8 ? ObserverKind::mse : ObserverKind::minmax;
   const auto ranges = activation_ranges(assignment_, statistics, observer);
   for (const auto& [name, grid] : activation_grids(assignment_, ranges)) {
     std::string group;
@@ -167,6 +186,7 @@ void TrainRun::plan_grids() {
 Graph TrainRun::exported(const TrainState& state) const {
   Graph graph = graph_;
   train::set_parameters(graph, state);
+  train::turn_off_dropout(graph);
   if (job_.qat.empty()) {
     PassOptions passes;
     passes.context.evaluate = evaluate_constant;
@@ -202,18 +222,23 @@ std::string TrainRun::fingerprint() const {
   }
   hash.add_text(data_->fingerprint());
   hash.add_text(fmt::format(
-      "{} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {}",
-      kVersion, report_.torch_version, job_.qat, o.epochs, o.batch, to_string(o.optimizer), o.lr,
-      o.momentum, o.weight_decay, o.clip_norm, o.accumulate, to_string(o.schedule), o.warmup_steps,
-      o.step_epochs, o.gamma, o.min_factor, to_string(o.loss), o.label_smoothing, o.temperature,
-      o.distill_weight, to_string(o.ranges), o.ema, o.shift, o.flip, o.seed, to_text(o.prune),
-      to_text(o.regularize), to_text(job_.thin), to_text(job_.low_rank)));
+      "{} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {}", kVersion,
+      report_.torch_version, job_.qat, o.epochs, o.batch * report_.ranks, to_string(o.optimizer),
+      o.lr, o.momentum, o.weight_decay, o.clip_norm, o.accumulate, to_string(o.schedule),
+      o.warmup_steps, o.step_epochs, o.gamma, o.min_factor, to_string(o.loss), o.label_smoothing,
+      o.temperature, o.distill_weight, o.ema, o.augment.shift, o.augment.flip, o.augment.crop,
+      o.seed, to_text(o.prune)));
+  hash.add_text(to_text(o.regularize));
+  hash.add_text(to_text(job_.thin));
+  hash.add_text(to_text(job_.low_rank));
+  hash.add_text(qat_fingerprint(job_));
   return hash.hex();
 }
 
 train::TrainHooks TrainRun::hooks() {
   train::TrainHooks hooks;
-  hooks.progress = job_.progress;
+  hooks.ranks = ranks_.get();
+  if (report_.rank == 0) hooks.progress = job_.progress;
   if (eval_) hooks.evaluate = [this](const TrainState& s) { return measure(exported(s)); };
   if (teacher_) {
     hooks.teacher = [this](const std::map<std::string, Tensor>& inputs) {
@@ -223,6 +248,7 @@ train::TrainHooks TrainRun::hooks() {
     };
   }
   std::string lines = "epoch,loss,lr,metric,seconds,samples_per_second\n";
+  if (report_.rank != 0) return hooks;
   hooks.epoch = [this, lines](const train::EpochRecord& r) mutable {
     lines += fmt::format("{},{:.6f},{:.6g},{},{:.2f},{:.1f}\n", r.epoch, r.loss, r.lr,
                          r.metric ? fmt::format("{:.4f}", *r.metric) : "", r.seconds,
@@ -263,10 +289,13 @@ void TrainRun::learn() {
   place.path = checkpoint_of(job_).string();
   place.fingerprint = fingerprint();
   place.resume = job_.resume;
+  place.every_steps = job_.checkpoint_steps;
   train::TrainResult result = plugin_->train(plan_, *data_, job_.options, hooks(), place);
-  save(result.state);
-  std::error_code ignored;
-  if (job_.checkpoint.empty()) fs::remove(place.path, ignored);
+  if (report_.rank == 0) {
+    save(result.state);
+    std::error_code ignored;
+    if (job_.checkpoint.empty()) fs::remove(place.path, ignored);
+  }
   report_.best_epoch = result.best_epoch;
   report_.epochs = std::move(result.epochs);
 }
@@ -288,22 +317,10 @@ TrainReport TrainRun::run() {
   return std::move(report_);
 }
 
-int bits_from(std::string_view text, std::string_view whole) {
-  if (text.size() == 1 && text[0] >= '2' && text[0] <= '8') return text[0] - '0';
-  throw Error(ErrorCode::invalid_argument, fmt::format("'{}' names no bits to train on", whole),
-              "write the bits of weights and activations, 2 to 8 each, as in w4a4");
-}
-
 }  // namespace
 
 fs::path checkpoint_of(const TrainJob& job) {
   return job.checkpoint.empty() ? fs::path(job.output.string() + ".training") : job.checkpoint;
-}
-
-QatBits parse_qat(std::string_view text) {
-  const size_t a = text.find('a');
-  if (text.empty() || text[0] != 'w' || a == std::string_view::npos) return {bits_from("", text)};
-  return {bits_from(text.substr(1, a - 1), text), bits_from(text.substr(a + 1), text)};
 }
 
 TrainReport run_train(const TrainJob& job) {

@@ -29,15 +29,19 @@ struct TrainJob {
   std::string arch;             // a built-in description: train/networks.h
   std::filesystem::path output;
   DataSpec data;
-  std::optional<DataSpec> eval_data;  // empty: no metric while training
-  std::string qat;                    // "w4a4", "w8a8"; empty: float
-  std::filesystem::path teacher;      // ONNX; empty: the float model itself where the loss asks
-  train::ThinOptions thin;            // filters removed before training
-  train::LowRankOptions low_rank;     // layers factored before training
+  std::optional<DataSpec> eval_data;       // empty: no metric while training
+  std::string qat;                         // "w4a4", "w8a8"; empty: float
+  int first_last = 0;                      // bits of the first and last layer; 0: those of qat
+  std::optional<Granularity> granularity;  // of weights; per_axis, or per_group with a group size
+  int64_t group_size = 0;
+  std::filesystem::path teacher;   // ONNX; empty: the float model itself where the loss asks
+  train::ThinOptions thin;         // filters removed before training
+  train::LowRankOptions low_rank;  // layers factored before training
   train::TrainOptions options;
   std::filesystem::path checkpoint;  // empty: beside the output
   bool resume = false;
-  bool keep_norms = false;  // in a float model that is written: batch norms are not folded
+  int64_t checkpoint_steps = 0;  // besides after each epoch; 0: not
+  bool keep_norms = false;       // in a float model that is written: batch norms are not folded
   std::map<std::string, std::string> metadata;  // of the model that is written, besides its own
   std::filesystem::path log;                    // CSV, a line per epoch; may be empty
   Progress progress;
@@ -46,13 +50,6 @@ struct TrainJob {
 
 /// Where the state of a run is kept.
 std::filesystem::path checkpoint_of(const TrainJob& job);
-
-/// "w4a4": bits of weights and activations, 2 to 8 each. Throws invalid_argument.
-struct QatBits {
-  int weights = 8;
-  int activations = 8;
-};
-QatBits parse_qat(std::string_view text);
 
 /// Throws unsupported where libnarrow_train.so cannot be loaded, and Error naming what is wrong
 /// with model, data or options.

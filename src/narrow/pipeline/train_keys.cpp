@@ -9,6 +9,8 @@
 
 #include "narrow/core/error.h"
 #include "narrow/core/suggest.h"
+#include "narrow/pipeline/train_qat.h"
+#include "narrow/ptq/options.h"
 
 namespace narrow {
 namespace {
@@ -42,6 +44,14 @@ void set_integer(TrainJob& job, const std::string& text) {
 template <double train::TrainOptions::*kField>
 void set_real(TrainJob& job, const std::string& text) {
   job.options.*kField = number<double>(text);
+}
+template <int64_t train::QatOptions::*kField>
+void set_qat_integer(TrainJob& job, const std::string& text) {
+  job.options.qat.*kField = number<int64_t>(text);
+}
+template <double train::QatOptions::*kField>
+void set_qat_real(TrainJob& job, const std::string& text) {
+  job.options.qat.*kField = number<double>(text);
 }
 
 struct TrainKey {
@@ -85,12 +95,37 @@ constexpr TrainKey kKeys[] = {
     {"label_smoothing", set_real<&Options::label_smoothing>},
     {"ranges",
      [](Job& j, const Text& t) {
-       j.options.ranges = choice(train::range_from_string, t, {"learned", "fixed"});
+       j.options.qat.ranges =
+           choice(train::range_from_string, t, {"learned", "fixed", "moving_average"});
      }},
+    {"qat_method",
+     [](Job& j, const Text& t) {
+       j.options.qat.method =
+           choice(train::qat_method_from_string, t, {"lsq", "lsq_plus", "pact", "dorefa", "wrpn"});
+     }},
+    {"freeze_step", set_qat_integer<&train::QatOptions::freeze_step>},
+    {"range_momentum", set_qat_real<&train::QatOptions::range_momentum>},
+    {"clip_decay", set_qat_real<&train::QatOptions::clip_decay>},
+    {"freeze_oscillating",
+     [](Job& j, const Text& t) {
+       j.options.qat.oscillation = number<double>(t);
+       j.options.qat.oscillation_start = std::max(0.1, j.options.qat.oscillation);
+     }},
+    {"group_size",
+     [](Job& j, const Text& t) {
+       j.group_size = number<int64_t>(t);
+       j.granularity = Granularity::per_group;
+     }},
+    {"granularity",
+     [](Job& j, const Text& t) {
+       j.granularity = choice(granularity_from_string, t, {"per_tensor", "per_axis", "per_group"});
+     }},
+    {"first_last", [](Job& j, const Text& t) { j.first_last = number<int>(t); }},
     {"ema", set_real<&Options::ema>},
     {"patience", set_integer<&Options::patience>},
-    {"shift", set_integer<&Options::shift>},
-    {"flip", [](Job& j, const Text& t) { j.options.flip = truth(t); }},
+    {"shift", [](Job& j, const Text& t) { j.options.augment.shift = number<int64_t>(t); }},
+    {"crop", [](Job& j, const Text& t) { j.options.augment.crop = number<int64_t>(t); }},
+    {"flip", [](Job& j, const Text& t) { j.options.augment.flip = truth(t); }},
     {"seed", [](Job& j, const Text& t) { j.options.seed = number<uint64_t>(t); }},
     {"qat",
      [](Job& j, const Text& t) {

@@ -13,6 +13,7 @@
 #include "narrow/pipeline/train_keys.h"
 #include "narrow/pipeline/yaml_tree.h"
 #include "narrow/train/networks.h"
+#include "narrow/train/ranks.h"
 
 namespace narrow {
 namespace {
@@ -235,6 +236,10 @@ SchedulePlan plan_schedule(const std::vector<TrainPhase>& phases) {
 
 ScheduleReport run_schedule(const std::vector<TrainPhase>& phases,
                             const std::function<void(const std::string& name)>& begin) {
+  if (train::rank_place()) {
+    throw Error(ErrorCode::unsupported, "a schedule of phases runs in one process",
+                "start the phases one by one to train each in several");
+  }
   plan_schedule(phases);  // names that do not exist are said before the first step
   ScheduleReport report;
   fs::path model;

@@ -18,6 +18,8 @@ struct TrainReport {
   std::string output;
   std::string qat;
   std::string torch_version;
+  int rank = 0;   // of this process; the first alone has written and measured
+  int ranks = 1;  // processes
   int64_t samples = 0;
   int64_t parameters = 0;
   std::optional<double> metric_before;  // of the float model that came in

@@ -2,14 +2,23 @@
 // Images changed at random while training.
 #pragma once
 
+#include <cstdint>
+
 #include "narrow/core/rng.h"
 #include "narrow/core/tensor.h"
 
 namespace narrow::train {
 
-/// x [samples, channels, height, width] float32: each sample moves by up to `shift` pixels in each
-/// direction (what comes in is 0) and, with `flip`, is mirrored left to right every other time.
-/// Throws invalid_argument for other tensors.
-Tensor augment(const Tensor& x, int64_t shift, bool flip, Rng& rng);
+struct Augmentation {
+  int64_t crop = 0;   // a window smaller by up to so many pixels is stretched to the whole
+  int64_t shift = 0;  // moves by up to so many pixels in each direction; what comes in is 0
+  bool flip = false;  // every other image is mirrored left to right
+
+  bool any() const { return crop > 0 || shift > 0 || flip; }
+};
+
+/// x [samples, channels, height, width] float32. Throws invalid_argument for other tensors and for
+/// crops as large as the image.
+Tensor augment(const Tensor& x, const Augmentation& how, Rng& rng);
 
 }  // namespace narrow::train

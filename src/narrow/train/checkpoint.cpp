@@ -14,7 +14,7 @@ namespace {
 using nlohmann::json;
 
 constexpr const char* kKey = "narrow.train";
-constexpr int kFormat = 1;
+constexpr int kFormat = 2;
 
 json to_json(const EpochRecord& r) {
   json out = {{"epoch", r.epoch},
@@ -43,6 +43,8 @@ void write_checkpoint(const CheckpointPlace& place, const Checkpoint& checkpoint
   json about = {{"format", kFormat},
                 {"fingerprint", place.fingerprint},
                 {"epoch", checkpoint.epoch},
+                {"samples", checkpoint.samples},
+                {"loss_sum", checkpoint.loss_sum},
                 {"best_epoch", checkpoint.best_epoch},
                 {"best_metric", checkpoint.best_metric},
                 {"epochs", json::array()}};
@@ -66,6 +68,11 @@ Checkpoint read_checkpoint(const CheckpointPlace& place) {
           "leave --resume out to start anew");
     }
     out.epoch = j.at("epoch").get<int64_t>();
+    out.samples = j.at("samples").get<int64_t>();
+    out.loss_sum = j.at("loss_sum").get<double>();
+    if (out.epoch < 0 || out.samples < 0) {
+      throw Error(ErrorCode::corrupt_data, fmt::format("{}: it stands nowhere", place.path));
+    }
     out.best_epoch = j.at("best_epoch").get<int64_t>();
     out.best_metric = j.at("best_metric").get<double>();
     for (const json& r : j.at("epochs")) out.epochs.push_back(record_from(r));

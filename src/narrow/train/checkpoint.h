@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Where a training run stands after an epoch, as a safetensors file: another process goes on from
+// Where a training run stands, as a safetensors file: another process goes on from
 // it to the same bits.
 #pragma once
 
@@ -13,7 +13,9 @@
 namespace narrow::train {
 
 struct Checkpoint {
-  int64_t epoch = 0;  // epochs that are done
+  int64_t epoch = 0;    // epochs that are done
+  int64_t samples = 0;  // of the next one that are done
+  double loss_sum = 0;  // theirs
   int64_t best_epoch = 0;
   double best_metric = 0;
   std::vector<EpochRecord> epochs;

@@ -22,4 +22,7 @@ std::span<const Network> networks();
 /// invalid_argument for a name that is not known.
 Graph make_network(std::string_view name, uint64_t seed);
 
+/// Dropout is for training: what is deployed hands everything on.
+void turn_off_dropout(Graph& graph);
+
 }  // namespace narrow::train

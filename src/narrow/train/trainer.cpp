@@ -17,7 +17,6 @@ namespace {
 constexpr const char* kOptimizers[] = {"sgd", "adam", "adamw"};
 constexpr const char* kSchedules[] = {"constant", "step", "cosine"};
 constexpr const char* kLosses[] = {"cross_entropy", "mse", "distill"};
-constexpr const char* kRanges[] = {"learned", "fixed"};
 
 template <class Kind>
 std::optional<Kind> find(std::span<const char* const> names, std::string_view name) {
@@ -71,13 +70,6 @@ const char* to_string(LossKind kind) {
 std::optional<LossKind> loss_from_string(std::string_view name) {
   return find<LossKind>(kLosses, name);
 }
-const char* to_string(RangeKind kind) {
-  return kRanges[static_cast<size_t>(kind)];
-}
-std::optional<RangeKind> range_from_string(std::string_view name) {
-  return find<RangeKind>(kRanges, name);
-}
-
 void check_options(const TrainOptions& o) {
   constexpr double kMany = 1e9;
   check("epochs", static_cast<double>(o.epochs), 0, 1e6);  // 0: of jobs that only remove
@@ -96,8 +88,10 @@ void check_options(const TrainOptions& o) {
   check("distill_weight", o.distill_weight, 0, 1);
   check("ema", o.ema, 0, 0.999999);
   check("patience", static_cast<double>(o.patience), 0, kMany);
-  check("shift", static_cast<double>(o.shift), 0, 1e3);
+  check("shift", static_cast<double>(o.augment.shift), 0, 1e3);
+  check("crop", static_cast<double>(o.augment.crop), 0, 1e3);
   check_options(o.prune, o.epochs);
+  check_options(o.qat);
 }
 
 double learning_rate(const TrainOptions& o, int64_t step, int64_t steps_per_epoch) {

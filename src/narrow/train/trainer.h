@@ -25,8 +25,11 @@
 #include "narrow/data/dataset.h"
 #include "narrow/graph/graph.h"
 #include "narrow/quant/scheme.h"
+#include "narrow/train/augment.h"
 #include "narrow/train/prune/masks.h"
 #include "narrow/train/prune/prune_options.h"
+#include "narrow/train/qat.h"
+#include "narrow/train/ranks.h"
 
 namespace narrow::train {
 
@@ -48,14 +51,6 @@ enum class LossKind : uint8_t { cross_entropy, mse, distill };
 const char* to_string(LossKind kind);
 std::optional<LossKind> loss_from_string(std::string_view name);
 
-/// How ranges of activations and scales of weights change while training.
-///   learned: scales by their gradients (Esser et al., Learned Step Size Quantization, 2020), zero
-///            points as calibrated.
-///   fixed: activations as calibrated; scales of weights follow the weights' extremes.
-enum class RangeKind : uint8_t { learned, fixed };
-const char* to_string(RangeKind kind);
-std::optional<RangeKind> range_from_string(std::string_view name);
-
 struct TrainOptions {
   int64_t epochs = 10;
   int64_t batch = 100;
@@ -74,11 +69,10 @@ struct TrainOptions {
   double label_smoothing = 0;
   double temperature = 4;     // distill
   double distill_weight = 1;  // the rest is cross_entropy, where there are labels
-  RangeKind ranges = RangeKind::learned;
+  QatOptions qat;
   double ema = 0;        // decay of averaged parameters, which are what comes out; 0: off
   int64_t patience = 0;  // epochs without a better metric before it stops; 0: off
-  int64_t shift = 0;     // images move by up to so many pixels, at random
-  bool flip = false;     // and are mirrored
+  Augmentation augment;
   PruneOptions prune;
   RegularizeOptions regularize;
   uint64_t seed = 1;
@@ -135,6 +129,9 @@ struct TrainHooks {
   /// Outputs of the teacher, for mse and distill: as many as the graph has.
   std::function<std::vector<Tensor>(const std::map<std::string, Tensor>& inputs)> teacher;
   std::function<void(const EpochRecord&)> epoch;
+  /// Who trains along: each takes a part of every batch of `batch` * size samples, and only the
+  /// first measures, reports and writes checkpoints (which all read). nullptr: nobody.
+  Ranks* ranks = nullptr;
   Progress progress;
 };
 
@@ -149,6 +146,7 @@ struct CheckpointPlace {
   std::string path;         // empty: none
   std::string fingerprint;  // of model, data and options
   bool resume = false;
+  int64_t every_steps = 0;  // besides after each epoch; 0: not
 };
 
 }  // namespace narrow::train

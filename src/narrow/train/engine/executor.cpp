@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <set>
+
 #include "narrow/core/error.h"
 #include "narrow/train/engine/bridge.h"
 
@@ -42,7 +44,7 @@ std::array<std::span<const OpRule>, 3> all_rules() {
   return {math_rules(), layer_rules(), shape_rules()};
 }
 
-Executor::Executor(const TrainPlan& plan) : graph_(plan.graph) {
+Executor::Executor(const TrainPlan& plan, const QatOptions& qat) : graph_(plan.graph) {
   graph_.sort();
   std::string unknown;
   for (const NodeId id : graph_.nodes()) {
@@ -64,7 +66,7 @@ Executor::Executor(const TrainPlan& plan) : graph_(plan.graph) {
                 "cut them off the model, or train the part before them");
   }
   constants_.resize(graph_.value_capacity());
-  grid_of_.resize(graph_.value_capacity());
+  rounding_.resize(graph_.value_capacity());
   trained_.resize(graph_.value_capacity());
   for (const ValueId id : graph_.live_values()) {
     const Value& value = graph_.value(id);
@@ -91,12 +93,13 @@ Executor::Executor(const TrainPlan& plan) : graph_(plan.graph) {
     }
   }
   for (const auto& [name, params] : plan.weights) {
-    grid_of_[value_id(name)] = &weight_grids_.emplace(name, params).first->second;
+    Grid& grid = weight_grids_.try_emplace(name, params, weight_rule(qat)).first->second;
+    rounding_[value_id(name)].grid = &grid;
   }
   for (const auto& [name, grid] : plan.activations) {
     groups_[name] = grid.group;
-    grid_of_[value_id(name)] =
-        &activation_grids_.try_emplace(grid.group, grid.params).first->second;
+    rounding_[value_id(name)].grid =
+        &activation_grids_.try_emplace(grid.group, grid.params, activation_rule(qat)).first->second;
   }
   std::vector<bool> read(graph_.value_capacity());
   for (const ValueId id : graph_.outputs()) read[static_cast<size_t>(id)] = true;
@@ -107,12 +110,57 @@ Executor::Executor(const TrainPlan& plan) : graph_(plan.graph) {
       step->last_uses.push_back(id);
     }
   }
+  spare_work();
 }
 
-void Executor::put(Tensors& values, ValueId id, torch::Tensor value) const {
+/// What need not be done: rounding what is on the grid already, Relu where the grid ends at 0, and
+/// a second tensor for a rounded value whose producer does not keep it for its gradient.
+void Executor::spare_work() {
+  static const std::set<std::string, std::less<>> kMoves = {
+      "MaxPool",   "Reshape",  "Flatten", "Transpose",    "Squeeze",
+      "Unsqueeze", "Identity", "Slice",   "GlobalMaxPool"};
+  static const std::set<std::string, std::less<>> kForgetful = {"Conv", "Gemm", "MatMul", "Add",
+                                                                "BatchNormalization"};
+  std::vector<int> uses(graph_.value_capacity());
+  for (const NodeId id : graph_.nodes()) {
+    for (const ValueId in : graph_.node(id).inputs) {
+      if (in != kNoId) ++uses[static_cast<size_t>(in)];
+    }
+  }
+  for (const ValueId id : graph_.outputs()) ++uses[static_cast<size_t>(id)];
+  const auto forgotten = [&](ValueId id) {
+    const Node* producer = graph_.producer(id);
+    return producer != nullptr && kForgetful.contains(producer->op);
+  };
+  for (Step& step : steps_) {
+    const Node& node = graph_.node(step.node);
+    if (node.outputs.empty() || node.outputs[0] == kNoId || node.inputs.empty()) continue;
+    const auto in = static_cast<size_t>(node.inputs[0]);
+    Rounding& out = rounding_[static_cast<size_t>(node.outputs[0])];
+    if (out.grid == nullptr) continue;
+    if (kMoves.contains(node.op) && rounding_[in].grid == out.grid) {
+      out.grid = nullptr;
+    } else if (node.is("Relu") && rounding_[in].grid == nullptr && uses[in] == 1 &&
+               out.grid->ends_at_zero()) {
+      step.forward = [](const Tensors& x, const RunMode&) -> Tensors { return {x[0]}; };
+      out.into = forgotten(node.inputs[0]);
+    } else {
+      out.into = forgotten(node.outputs[0]);
+    }
+  }
+}
+
+void Executor::put(Tensors& values, ValueId id, torch::Tensor value, const RunMode& mode) const {
   const auto slot = static_cast<size_t>(id);
-  const Grid* grid = grid_of_[slot];
-  values[slot] = grid != nullptr ? (*grid)(value) : std::move(value);
+  const Rounding& rounding = rounding_[slot];
+  if (rounding.grid == nullptr) {
+    values[slot] = std::move(value);
+    return;
+  }
+  if (mode.training && observe && rounding.grid->rule().observe) {
+    observe(groups_.at(graph_.value(id).name), *rounding.grid, value);
+  }
+  values[slot] = (*rounding.grid)(value, rounding.into);
 }
 
 torch::Tensor Executor::used(const std::string& name, const torch::Tensor& w) const {
@@ -120,14 +168,21 @@ torch::Tensor Executor::used(const std::string& name, const torch::Tensor& w) co
   return mask == masks_.end() ? w : PassThrough::apply(w, mask->second);
 }
 
-Tensors Executor::values_of(const std::map<std::string, torch::Tensor>& inputs) const {
+torch::Tensor Executor::deployed(const std::string& name, const torch::Tensor& parameter) const {
+  const torch::Tensor w = used(name, parameter);
+  const auto grid = weight_grids_.find(name);
+  return grid == weight_grids_.end() ? w : grid->second.shaped(w);
+}
+
+Tensors Executor::values_of(const std::map<std::string, torch::Tensor>& inputs,
+                            const RunMode& mode) const {
   Tensors values = constants_;
   for (const ValueId id : graph_.live_values()) {
     const auto slot = static_cast<size_t>(id);
     if (trained_[slot] != nullptr) {
-      put(values, id, used(graph_.value(id).name, *trained_[slot]));
-    } else if (graph_.value(id).is_constant() && grid_of_[slot] != nullptr) {
-      put(values, id, constants_[slot]);
+      put(values, id, deployed(graph_.value(id).name, *trained_[slot]), mode);
+    } else if (graph_.value(id).is_constant() && rounding_[slot].grid != nullptr) {
+      put(values, id, deployed(graph_.value(id).name, constants_[slot]), mode);
     }
   }
   for (const ValueId id : graph_.inputs()) {
@@ -136,7 +191,7 @@ Tensors Executor::values_of(const std::map<std::string, torch::Tensor>& inputs) 
     if (found == inputs.end()) {
       throw Error(ErrorCode::invalid_argument, fmt::format("the data have no input '{}'", name));
     }
-    put(values, id, found->second);
+    put(values, id, found->second, mode);
   }
   return values;
 }
@@ -155,7 +210,7 @@ bool Executor::run_steps(Tensors& values, const RunMode& mode, const Look& look)
       for (size_t i = 0; i < node.outputs.size(); ++i) {
         if (node.outputs[i] == kNoId) continue;
         if (look && !look(node, results.at(i))) return false;
-        put(values, node.outputs[i], std::move(results.at(i)));
+        put(values, node.outputs[i], std::move(results.at(i)), mode);
       }
     } catch (const c10::Error& e) {
       throw Error(ErrorCode::invalid_argument, fmt::format("node '{}' ({}): {}", node.name, node.op,
@@ -168,7 +223,7 @@ bool Executor::run_steps(Tensors& values, const RunMode& mode, const Look& look)
 
 Tensors Executor::run(const std::map<std::string, torch::Tensor>& inputs,
                       const RunMode& mode) const {
-  Tensors values = values_of(inputs);
+  Tensors values = values_of(inputs, mode);
   run_steps(values, mode);
   Tensors outputs;
   for (const ValueId id : graph_.outputs()) outputs.push_back(values[static_cast<size_t>(id)]);
@@ -183,7 +238,7 @@ std::string Executor::first_non_finite(const std::map<std::string, torch::Tensor
   for (const auto& [name, parameter] : parameters_) {
     if (!finite(parameter)) return fmt::format("the parameter '{}'", name);
   }
-  Tensors values = values_of(inputs);
+  Tensors values = values_of(inputs, {});
   std::string found;
   run_steps(values, {}, [&](const Node& node, const torch::Tensor& output) {
     if (!finite(output)) found = fmt::format("the output of '{}' ({})", node.name, node.op);

@@ -15,6 +15,7 @@
 
 #include "narrow/graph/graph.h"
 #include "narrow/train/engine/fake_quant.h"
+#include "narrow/train/ranks.h"
 #include "narrow/train/trainer.h"
 
 namespace narrow::train {
@@ -24,6 +25,7 @@ using Tensors = std::vector<torch::Tensor>;  // undefined where an optional one 
 /// What a node's function may depend on besides its inputs.
 struct RunMode {
   bool training = false;
+  Ranks* ranks = nullptr;  // with whom statistics of a batch are shared; nullptr: nobody
 };
 
 /// Made once for a node: attributes are read here. The inputs that come are those of the node.
@@ -35,6 +37,12 @@ struct OpRule {
   const char* domain = "";
 };
 
+/// Where a value is rounded, and what may be spared.
+struct Rounding {
+  Grid* grid = nullptr;  // nullptr: nowhere
+  bool into = false;     // nobody else needs the unrounded value: its memory may be reused
+};
+
 /// The tables of ops/.
 std::span<const OpRule> math_rules();
 std::span<const OpRule> layer_rules();
@@ -44,7 +52,7 @@ std::array<std::span<const OpRule>, 3> all_rules();
 class Executor {
  public:
   /// Throws unsupported naming every node without a rule.
-  explicit Executor(const TrainPlan& plan);
+  explicit Executor(const TrainPlan& plan, const QatOptions& qat = {});
   Executor(const Executor&) = delete;
   Executor& operator=(const Executor&) = delete;
 
@@ -70,6 +78,10 @@ class Executor {
   /// to all of w, so that what is pruned goes on learning and may come back.
   torch::Tensor used(const std::string& name, const torch::Tensor& w) const;
   const std::map<std::string, std::string>& groups() const { return groups_; }  // by value
+  /// A parameter as it is exported.
+  torch::Tensor deployed(const std::string& name, const torch::Tensor& parameter) const;
+  /// Told of each value in training before it is rounded to the grid of its group.
+  std::function<void(const std::string& group, Grid& grid, const torch::Tensor& x)> observe;
 
  private:
   struct Step {
@@ -79,8 +91,9 @@ class Executor {
   };
   /// Told of each output of each node, before it is rounded to its grid; false ends the run.
   using Look = std::function<bool(const Node& node, const torch::Tensor& output)>;
-  Tensors values_of(const std::map<std::string, torch::Tensor>& inputs) const;
-  void put(Tensors& values, ValueId id, torch::Tensor value) const;
+  Tensors values_of(const std::map<std::string, torch::Tensor>& inputs, const RunMode& mode) const;
+  void put(Tensors& values, ValueId id, torch::Tensor value, const RunMode& mode) const;
+  void spare_work();
   bool run_steps(Tensors& values, const RunMode& mode, const Look& look = {}) const;
 
   Graph graph_;
@@ -92,7 +105,7 @@ class Executor {
   std::map<std::string, Grid> activation_grids_;
   std::map<std::string, std::string> groups_;
   Tensors constants_;                    // by value
-  std::vector<const Grid*> grid_of_;     // by value; nullptr: none
+  std::vector<Rounding> rounding_;       // by value
   std::vector<torch::Tensor*> trained_;  // by value; nullptr: none
 };
 

@@ -9,75 +9,13 @@
 #include "narrow/quant/quantize.h"
 #include "narrow/quant/unit_map.h"
 #include "narrow/train/engine/bridge.h"
+#include "narrow/train/engine/kernels.h"
 
 namespace narrow::train {
 namespace {
 
-// rne for |x| < 2^22; grids have 16 bits at most.
-constexpr float kRounder = 12582912.0F;
 constexpr int64_t kBlock = 16384;    // values of a task
 constexpr int64_t kMostBlocks = 16;  // where each has sums for every unit
-
-// The loops below are plain so that compilers turn them into vectors of whatever the CPU has.
-// Contraction is off: all give the same numbers.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define NARROW_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define NARROW_CLONES
-#endif
-
-struct Run {
-  const float* x;
-  int64_t count;
-  float scale;
-  float low;
-  float high;
-};
-
-NARROW_CLONES void round_run(const Run& r, float* y) {
-  for (int64_t i = 0; i < r.count; ++i) {
-    float t = r.x[i] / r.scale;
-    t = t > r.low ? t : r.low;  // NaN becomes low
-    t = t < r.high ? t : r.high;
-    y[i] = r.scale * ((t + kRounder) - kRounder);
-  }
-}
-
-/// Adds to dx; returns the run's part of ds.
-NARROW_CLONES float pass_back(const Run& r, const float* g, float* dx) {
-  constexpr int kLanes = 16;  // sums side by side: one order for all instruction sets
-  float sums[kLanes] = {};
-  int64_t i = 0;
-  for (; i + kLanes <= r.count; i += kLanes) {
-    for (int64_t j = 0; j < kLanes; ++j) {
-      const float t = r.x[i + j] / r.scale;
-      float c = t > r.low ? t : r.low;
-      c = c < r.high ? c : r.high;
-      const float q = (c + kRounder) - kRounder;
-      const float away = c == t ? t : 0.0F;
-      dx[i + j] = c == t ? g[i + j] : 0.0F;
-      sums[j] += g[i + j] * (q - away);
-    }
-  }
-  for (; i < r.count; ++i) {
-    const float t = r.x[i] / r.scale;
-    float c = t > r.low ? t : r.low;
-    c = c < r.high ? c : r.high;
-    const float q = (c + kRounder) - kRounder;
-    dx[i] = c == t ? g[i] : 0.0F;
-    sums[0] += g[i] * (q - (c == t ? t : 0.0F));
-  }
-  float sum = 0;
-  for (const float s : sums) sum += s;
-  return sum;
-}
-
-/// What forward and backward look up.
-struct Lookup {
-  const float* scale;
-  const float* low;
-  const float* high;
-};
 
 struct Blocks {
   Blocks(int64_t elements, int64_t units) {
@@ -106,94 +44,172 @@ void for_units(const UnitMap& map, const Blocks& blocks, const Body& body) {
   });
 }
 
+/// The numbers of a unit.
+struct Lookup {
+  Lookup(const torch::Tensor& scale, const torch::Tensor& zero, const Scheme& scheme)
+      : scales(scale.data_ptr<float>()),
+        zeros(zero.data_ptr<float>()),
+        qmin(static_cast<float>(scheme.qmin())),
+        qmax(static_cast<float>(scheme.qmax())) {}
+  GridRun run(int64_t count, int64_t unit) const {
+    return {count, scales[unit], qmin - zero(unit), qmax - zero(unit)};
+  }
+  float zero(int64_t unit) const { return std::clamp(std::nearbyint(zeros[unit]), qmin, qmax); }
+  const float* scales;
+  const float* zeros;
+  float qmin;
+  float qmax;
+};
+
 using torch::autograd::AutogradContext;
 using torch::autograd::tensor_list;
 
 struct RoundToGrid : torch::autograd::Function<RoundToGrid> {
   static torch::Tensor forward(AutogradContext* context, const torch::Tensor& input,
-                               const torch::Tensor& scale, const std::vector<float>* low,
-                               const std::vector<float>* high, const Scheme* scheme) {
+                               const torch::Tensor& scale, const torch::Tensor& zero,
+                               const Scheme* scheme, const GridRule* rule, bool into, bool marked) {
     const torch::Tensor x = input.contiguous();
-    const torch::Tensor y = torch::empty_like(x);
+    const bool in_place = into && x.is_same(input);
+    const torch::Tensor y = in_place ? x : torch::empty_like(x);
+    const torch::Tensor marks =
+        marked ? torch::empty(x.sizes(), torch::kInt8) : torch::empty({0}, torch::kInt8);
     const UnitMap map(x.sizes(), *scheme);
-    const Lookup at{scale.data_ptr<float>(), low->data(), high->data()};
+    const Lookup at(scale, zero, *scheme);
     const float* from = x.data_ptr<float>();
     float* to = y.data_ptr<float>();
+    Mark* mark = marked ? marks.data_ptr<int8_t>() : nullptr;
     for_units(map, Blocks(x.numel(), 1), [&](int64_t, int64_t first, int64_t count, int64_t u) {
-      round_run({from + first, count, at.scale[u], at.low[u], at.high[u]}, to + first);
+      round_to_grid(at.run(count, u), from + first, to + first,
+                    mark == nullptr ? nullptr : mark + first);
     });
-    context->save_for_backward({x, scale});
-    context->saved_data["low"] = reinterpret_cast<int64_t>(low);
-    context->saved_data["high"] = reinterpret_cast<int64_t>(high);
+    if (in_place) {
+      x.unsafeGetTensorImpl()->bump_version();
+      context->mark_dirty({x});
+    }
+    context->save_for_backward({marks, scale, zero});
     context->saved_data["scheme"] = reinterpret_cast<int64_t>(scheme);
+    context->saved_data["rule"] = reinterpret_cast<int64_t>(rule);
     return y;
   }
 
   static tensor_list backward(AutogradContext* context, const tensor_list& gradients) {
     const auto saved = context->get_saved_variables();
-    const torch::Tensor& x = saved[0];
-    const torch::Tensor& scale = saved[1];
-    const torch::Tensor g = gradients[0].contiguous();
-    const auto* low =
-        reinterpret_cast<const std::vector<float>*>(context->saved_data["low"].toInt());
-    const auto* high =
-        reinterpret_cast<const std::vector<float>*>(context->saved_data["high"].toInt());
     const auto* scheme = reinterpret_cast<const Scheme*>(context->saved_data["scheme"].toInt());
-    const torch::Tensor dx = torch::empty_like(x);
-    const UnitMap map(x.sizes(), *scheme);
-    const Blocks blocks(x.numel(), map.units);
-    std::vector<float> sums(static_cast<size_t>(blocks.count * map.units));
-    const Lookup at{scale.data_ptr<float>(), low->data(), high->data()};
-    const float* from = x.data_ptr<float>();
+    const auto* rule = reinterpret_cast<const GridRule*>(context->saved_data["rule"].toInt());
+    const torch::Tensor g = gradients[0].contiguous();
+    const torch::Tensor dx = torch::empty_like(g);
+    const UnitMap map(g.sizes(), *scheme);
+    const Blocks blocks(g.numel(), map.units);
+    const Lookup at(saved[1], saved[2], *scheme);
+    const Mark* mark = saved[0].data_ptr<int8_t>();
     const float* upstream = g.data_ptr<float>();
     float* to = dx.data_ptr<float>();
+    std::vector<GridSums> sums(static_cast<size_t>(blocks.count * map.units));
     for_units(map, blocks, [&](int64_t b, int64_t first, int64_t count, int64_t u) {
-      sums[static_cast<size_t>(b * map.units + u)] += pass_back(
-          {from + first, count, at.scale[u], at.low[u], at.high[u]}, upstream + first, to + first);
+      const GridSums now =
+          gradient_to_grid(at.run(count, u), mark + first, upstream + first, to + first);
+      GridSums& sum = sums[static_cast<size_t>(b * map.units + u)];
+      sum.inside += now.inside;
+      sum.outside += now.outside;
+      sum.clamped += now.clamped;
     });
-    const torch::Tensor ds = torch::zeros_like(scale);
-    float* out = ds.data_ptr<float>();
-    const auto values = static_cast<float>(x.numel()) / static_cast<float>(map.units);
-    const float pace = 1 / std::sqrt(values * static_cast<float>(std::max(1, scheme->qmax())));
+    const torch::Tensor ds = torch::zeros_like(saved[1]);
+    const torch::Tensor dz = torch::zeros_like(saved[2]);
+    const auto values = static_cast<float>(g.numel()) / static_cast<float>(map.units);
+    const float pace =
+        rule->paced ? 1 / std::sqrt(values * static_cast<float>(std::max(1, scheme->qmax()))) : 1;
     for (int64_t b = 0; b < blocks.count; ++b) {
       for (int64_t u = 0; u < map.units; ++u) {
-        out[u] += pace * sums[static_cast<size_t>(b * map.units + u)];
+        const GridSums& sum = sums[static_cast<size_t>(b * map.units + u)];
+        const float inside = rule->inside ? sum.inside : 0;
+        ds.data_ptr<float>()[u] += pace * (inside + sum.outside);
+        dz.data_ptr<float>()[u] -= pace * at.scales[u] * sum.clamped;
       }
     }
-    return {dx, ds, torch::Tensor(), torch::Tensor(), torch::Tensor()};
+    const torch::Tensor none;
+    return {dx, ds, dz, none, none, none, none};
   }
 };
 
 }  // namespace
 
-Grid::Grid(const QuantParams& params) : params_(params) {
+Grid::Grid(const QuantParams& params, const GridRule& rule) : params_(params), rule_(rule) {
   if (params.scheme.symmetry == Symmetry::offset) {
     throw Error(ErrorCode::unsupported, "training has no rule for grids with an offset",
                 "choose symmetric or asymmetric");
   }
+  // A symmetric grid has no zero point to learn.
+  if (params.scheme.symmetry == Symmetry::symmetric) rule_.learn_zero = false;
   log_scale_ = to_torch(params.scale).reshape({-1}).log();
-  const auto units = static_cast<size_t>(log_scale_.numel());
-  std::vector<int64_t> zero(units, 0);
-  if (params.zero_point.defined()) zero = params.zero_point.to_ints();
-  for (size_t u = 0; u < units; ++u) {
-    low_.push_back(static_cast<float>(params.scheme.qmin() - zero[u]));
-    high_.push_back(static_cast<float>(params.scheme.qmax() - zero[u]));
-  }
+  zero_ = params.zero_point.defined()
+              ? to_torch(params.zero_point).to(torch::kFloat32).reshape({-1})
+              : torch::zeros_like(log_scale_);
 }
 
-torch::Tensor Grid::operator()(const torch::Tensor& x) const {
-  return RoundToGrid::apply(x, log_scale_.exp(), &low_, &high_, &params_.scheme);
+torch::Tensor Grid::operator()(const torch::Tensor& x, bool into) const {
+  const bool gradients =
+      torch::GradMode::is_enabled() && (x.requires_grad() || log_scale_.requires_grad());
+  return RoundToGrid::apply(x, log_scale_.exp(), zero_, &params_.scheme, &rule_, into, gradients);
+}
+
+bool Grid::ends_at_zero() const {
+  if (rule_.learn_zero || rule_.observe) return false;
+  return (zero_ == static_cast<float>(params_.scheme.qmin())).all().item<bool>();
+}
+
+torch::Tensor Grid::shaped(const torch::Tensor& x) const {
+  if (!rule_.tanh) return x;
+  // DoReFa's weights lie in -1..1; here in the layer's own range, which no batch norm restores.
+  const torch::Tensor bent = torch::tanh(x);
+  const torch::Tensor factor = x.detach().abs().max() / bent.detach().abs().max().clamp_min(1e-12);
+  return bent * factor;
 }
 
 void Grid::follow(const torch::Tensor& x) {
-  const QuantParams now = minmax_params(from_torch(x), params_.scheme);
   const torch::NoGradGuard guard;
+  const QuantParams now = minmax_params(from_torch(shaped(x)), params_.scheme);
   log_scale_.copy_(to_torch(now.scale).reshape({-1}).log());
 }
 
-QuantParams Grid::params(const torch::Tensor& log_scale) const {
+void Grid::for_runs(const torch::Tensor& x,
+                    const std::function<void(int64_t first, const GridRun& run)>& body) const {
+  const torch::NoGradGuard guard;
+  const torch::Tensor scale = log_scale_.exp();
+  const Lookup at(scale, zero_, params_.scheme);
+  const UnitMap map(x.sizes(), params_.scheme);
+  for_units(map, Blocks(x.numel(), 1), [&](int64_t, int64_t first, int64_t count, int64_t u) {
+    body(first, at.run(count, u));
+  });
+}
+
+Grid::Range Grid::range() const {
+  const torch::NoGradGuard guard;
+  const torch::Tensor scale = log_scale_.exp();
+  const GridRun run = Lookup(scale, zero_, params_.scheme).run(1, 0);
+  return {run.scale * run.low, run.scale * run.high};
+}
+
+void Grid::set_range(const Range& range) {
+  const torch::NoGradGuard guard;
+  const QuantParams now = params_from_ranges({&range.low, 1}, {&range.high, 1}, {}, params_.scheme);
+  log_scale_.fill_(std::log(now.scale.item<float>()));
+  if (now.zero_point.defined()) {
+    zero_.fill_(static_cast<float>(now.zero_point.item<int32_t>()));
+  }
+}
+
+QuantParams Grid::params(const torch::Tensor& log_scale, const torch::Tensor& zero) const {
   QuantParams out = params_;
   out.scale = from_torch(log_scale.exp()).reshaped(params_.scale.dims());
+  if (!params_.zero_point.defined()) return out;
+  std::vector<int32_t> codes;
+  const torch::Tensor nearest = zero.detach().contiguous();
+  for (int64_t u = 0; u < nearest.numel(); ++u) {
+    const float z = std::nearbyint(nearest.data_ptr<float>()[u]);
+    codes.push_back(static_cast<int32_t>(std::clamp(z, static_cast<float>(params_.scheme.qmin()),
+                                                    static_cast<float>(params_.scheme.qmax()))));
+  }
+  out.zero_point = Tensor::vector(codes).reshaped(params_.zero_point.dims());
   return out;
 }
 

@@ -2,14 +2,14 @@
 #include "narrow/train/engine/loop.h"
 
 #include <fmt/format.h>
+#include <malloc.h>
 #include <torch/torch.h>
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <numeric>
-#include <sstream>
+#include <optional>
 
 #include "narrow/core/clock.h"
 #include "narrow/core/error.h"
@@ -30,6 +30,15 @@ namespace {
 uint64_t seed_of(uint64_t seed, int64_t epoch, uint64_t use) {
   Rng rng(seed ^ (static_cast<uint64_t>(epoch) << 8) ^ (use << 56));
   return rng.next();
+}
+
+/// Each step frees what the next one allocates: the C library keeps it instead of giving it back to
+/// the system, which would clear every page again.
+void keep_freed_memory() {
+#ifdef M_MMAP_THRESHOLD
+  mallopt(M_MMAP_THRESHOLD, 32 << 20);  // the most it takes
+  mallopt(M_TRIM_THRESHOLD, 1 << 30);
+#endif
 }
 
 class Threads {
@@ -56,16 +65,28 @@ class Trainer {
         hooks_(hooks),
         place_(place),
         threads_(options.threads),
-        executor_(plan),
-        loss_(plan, options, hooks, data.labelled()) {
-    if (data.size() == 0) throw Error(ErrorCode::invalid_argument, "the data have no samples");
+        executor_(plan, options.qat),
+        loss_(plan, options, hooks, data.labelled()),
+        whole_batch_(options.batch) {
     for (auto& [name, tensor] : executor_.parameters()) learned_["parameter." + name] = &tensor;
-    for (auto& [name, grid] : executor_.weight_grids()) add_grid("weight_scale." + name, grid);
-    for (auto& [name, grid] : executor_.activation_grids()) add_grid("value_scale." + name, grid);
+    for (auto& [name, grid] : executor_.weight_grids()) add_grid("weight", name, grid);
+    for (auto& [name, grid] : executor_.activation_grids()) add_grid("value", name, grid);
     methods_ = make_methods(executor_, learned_, plan, options);
-    optimizer_ = make_optimizer(learned_, options);
-    steps_per_epoch_ = (data_.size() + options.batch * options.accumulate - 1) /
-                       (options.batch * options.accumulate);
+    optimizer_.emplace(learned_, options);
+    samples_ = data_.size();
+    if (hooks.ranks != nullptr) {
+      if (options.qat.ranges == RangeKind::moving_average) {
+        throw Error(ErrorCode::unsupported, "ranges by moving average are for one process",
+                    "choose --ranges learned or fixed");
+      }
+      // Each rank has a sample of every batch.
+      whole_batch_ *= hooks.ranks->size();
+      const int64_t rest = samples_ % whole_batch_;
+      if (rest < hooks.ranks->size()) samples_ -= rest;
+    }
+    if (samples_ == 0) throw Error(ErrorCode::invalid_argument, "the data have no samples");
+    steps_per_epoch_ =
+        (samples_ + whole_batch_ * options.accumulate - 1) / (whole_batch_ * options.accumulate);
     if (options.ema > 0) {
       for (auto& [name, tensor] : learned_) averages_[name] = tensor->detach().clone();
     }
@@ -74,15 +95,18 @@ class Trainer {
   TrainResult run();
 
  private:
-  void add_grid(const std::string& name, Grid& grid);
+  void add_grid(const std::string& kind, const std::string& name, Grid& grid);
   TakenBatch take(std::span<const int64_t> indices, Rng& rng) const;
   torch::Tensor loss_of(const TakenBatch& batch);
+  std::pair<int64_t, int64_t> own_part(int64_t count) const;
+  double summed(double value) const;
+  void share_gradients();
   void step(int64_t number);
-  EpochRecord epoch(int64_t number);
+  EpochRecord epoch(int64_t number, int64_t first, double loss_sum);
   TrainState state() const;
   void judge(EpochRecord& record);
-  void save(int64_t epoch) const;
-  int64_t load();
+  void save(int64_t epoch, int64_t samples, double loss_sum) const;
+  Checkpoint load();
   [[noreturn]] void diverged(const TakenBatch& batch, int64_t epoch, int64_t step);
 
   const TrainPlan& plan_;
@@ -96,17 +120,21 @@ class Trainer {
   Learned learned_;
   std::vector<std::unique_ptr<Method>> methods_;
   std::map<std::string, torch::Tensor> averages_;
-  std::unique_ptr<torch::optim::Optimizer> optimizer_;
+  std::optional<Optimizer> optimizer_;
+  int64_t whole_batch_;  // of all ranks
+  int64_t samples_ = 0;  // of an epoch
   int64_t steps_per_epoch_ = 1;
   TrainResult result_;
   double best_metric_ = 0;
 };
 
-void Trainer::add_grid(const std::string& name, Grid& grid) {
-  // Weights' scales that follow the weights are no parameters; calibrated ones do not change.
-  if (options_.ranges != RangeKind::learned) return;
-  grid.log_scale().set_requires_grad(true);
-  learned_[name] = &grid.log_scale();
+void Trainer::add_grid(const std::string& kind, const std::string& name, Grid& grid) {
+  const auto learn = [&](const char* what, torch::Tensor& tensor) {
+    tensor.set_requires_grad(true);
+    learned_[kind + what + name] = &tensor;
+  };
+  if (grid.rule().learn_scale) learn("_scale.", grid.log_scale());
+  if (grid.rule().learn_zero) learn("_zero.", grid.zero());
 }
 
 TakenBatch Trainer::take(std::span<const int64_t> indices, Rng& rng) const {
@@ -116,7 +144,7 @@ TakenBatch Trainer::take(std::span<const int64_t> indices, Rng& rng) const {
   for (auto& [name, tensor] : batch.inputs) {
     Tensor x = tensor;
     if (x.rank() == 4 && x.dtype() == DType::float32) {
-      x = augment(x, options_.shift, options_.flip, rng);
+      x = augment(x, options_.augment, rng);
     }
     taken.inputs[name] = to_torch(x);
     if (hooks_.teacher) taken.raw[name] = std::move(x);
@@ -125,7 +153,7 @@ TakenBatch Trainer::take(std::span<const int64_t> indices, Rng& rng) const {
 }
 
 torch::Tensor Trainer::loss_of(const TakenBatch& batch) {
-  torch::Tensor loss = loss_(executor_.run(batch.inputs, {true}), batch);
+  torch::Tensor loss = loss_(executor_.run(batch.inputs, {true, hooks_.ranks}), batch);
   for (const auto& method : methods_) {
     const torch::Tensor penalty = method->penalty();
     if (penalty.defined()) loss = loss + penalty;
@@ -142,14 +170,14 @@ void Trainer::diverged(const TakenBatch& batch, int64_t epoch, int64_t step) {
 }
 
 void Trainer::step(int64_t number) {
+  share_gradients();
   const StepInfo info{number, steps_per_epoch_ * options_.epochs, steps_per_epoch_};
   for (const auto& method : methods_) method->before_step(info);
   std::vector<torch::Tensor> all;
   for (auto& [name, tensor] : learned_) all.push_back(*tensor);
   if (options_.clip_norm > 0) torch::nn::utils::clip_grad_norm_(all, options_.clip_norm);
   const double lr = learning_rate(options_, number, steps_per_epoch_);
-  for (auto& group : optimizer_->param_groups()) group.options().set_lr(lr);
-  optimizer_->step();
+  optimizer_->step(lr);
   optimizer_->zero_grad();
   for (const auto& method : methods_) method->after_step(info);
   if (options_.ema == 0) return;
@@ -157,7 +185,48 @@ void Trainer::step(int64_t number) {
   for (auto& [name, average] : averages_) average.lerp_(*learned_.at(name), 1 - options_.ema);
 }
 
-EpochRecord Trainer::epoch(int64_t number) {
+/// This rank's part of a batch.
+std::pair<int64_t, int64_t> Trainer::own_part(int64_t count) const {
+  if (hooks_.ranks == nullptr) return {0, count};
+  const int64_t rank = hooks_.ranks->rank();
+  const int64_t size = hooks_.ranks->size();
+  return {count * rank / size, count * (rank + 1) / size};
+}
+
+/// Over ranks.
+double Trainer::summed(double value) const {
+  if (hooks_.ranks == nullptr) return value;
+  auto sum = static_cast<float>(value);
+  hooks_.ranks->sum({&sum, 1});
+  return sum;
+}
+
+/// One buffer for all: one message.
+void Trainer::share_gradients() {
+  if (hooks_.ranks == nullptr) return;
+  std::vector<torch::Tensor> gradients;
+  std::vector<torch::Tensor> flat;
+  for (auto& [name, tensor] : learned_) {
+    if (!tensor->grad().defined()) continue;
+    gradients.push_back(tensor->grad());
+    flat.push_back(tensor->grad().reshape({-1}));
+  }
+  torch::Tensor all = torch::cat(flat).contiguous();
+  hooks_.ranks->sum({all.data_ptr<float>(), static_cast<size_t>(all.numel())});
+  int64_t at = 0;
+  for (torch::Tensor& gradient : gradients) {
+    gradient.copy_(all.narrow(0, at, gradient.numel()).reshape(gradient.sizes()));
+    at += gradient.numel();
+  }
+  // The pace of a scale is that of the values of the whole batch.
+  for (auto& [group, grid] : executor_.activation_grids()) {
+    torch::Tensor& gradient = grid.log_scale().mutable_grad();
+    if (gradient.defined() && grid.rule().paced) gradient.div_(std::sqrt(hooks_.ranks->size()));
+  }
+}
+
+/// From sample `first` on, the ones before having lost `loss_sum` together.
+EpochRecord Trainer::epoch(int64_t number, int64_t first, double loss_sum) {
   const auto start = Clock::now();
   EpochRecord record;
   record.epoch = number;
@@ -165,34 +234,43 @@ EpochRecord Trainer::epoch(int64_t number) {
   std::iota(order.begin(), order.end(), 0);
   Rng shuffler(seed_of(options_.seed, number, 1));
   shuffler.shuffle<int64_t>(order);
-  Rng images(seed_of(options_.seed, number, 2));
-  torch::manual_seed(seed_of(options_.seed, number, 3));
-  const auto total = static_cast<int64_t>(order.size());
-  double loss_sum = 0;
-  int64_t step_number = (number - 1) * steps_per_epoch_;
-  int64_t gathered = 0;
-  for (int64_t first = 0; first < total; first += options_.batch) {
+  const int64_t total = samples_;
+  const int64_t of_a_step = whole_batch_ * options_.accumulate;
+  const int64_t already = first;
+  for (; first < total; first += whole_batch_) {
     hooks_.progress.check_cancelled();
-    const int64_t count = std::min(options_.batch, total - first);
-    const TakenBatch batch = take({order.data() + first, static_cast<size_t>(count)}, images);
-    const torch::Tensor loss = loss_of(batch);
-    const double value = loss.item<double>();
+    const int64_t count = std::min(whole_batch_, total - first);
+    const int64_t step_number = (number - 1) * steps_per_epoch_ + first / of_a_step;
+    const auto [begin, end] = own_part(count);
+    // What is drawn depends on the place in the data alone, so that a run may go on from anywhere.
+    const auto place = static_cast<uint64_t>(first + begin);
+    Rng images(seed_of(options_.seed, number, 2) + place);
+    torch::manual_seed(seed_of(options_.seed, number, 3) + place);
+    const TakenBatch batch =
+        take({order.data() + first + begin, static_cast<size_t>(end - begin)}, images);
+    torch::Tensor loss = loss_of(batch);
+    // Of a batch that is shared, the gradients and losses of all ranks add up to the mean.
+    if (end - begin != count) {
+      loss = loss * (static_cast<double>(end - begin) / static_cast<double>(count));
+    }
+    const double value = summed(loss.item<double>());
     if (!std::isfinite(value)) diverged(batch, number, step_number + 1);
     loss_sum += value * static_cast<double>(count);
     (options_.accumulate > 1 ? loss / options_.accumulate : loss).backward();
-    const bool last = first + count == total;
-    if (++gathered == options_.accumulate || last) {
+    const int64_t done = first + count;
+    if (done % of_a_step == 0 || done == total) {
       record.lr = learning_rate(options_, step_number, steps_per_epoch_);
-      step(step_number++);
-      gathered = 0;
+      step(step_number);
+      const bool due = place_.every_steps > 0 && (step_number + 1) % place_.every_steps == 0;
+      if (due && done < total) save(number - 1, done, loss_sum);
     }
     hooks_.progress.report(fmt::format("epoch {}/{}, loss {:.4f}", number, options_.epochs,
-                                       loss_sum / static_cast<double>(first + count)),
-                           (number - 1) * total + first + count, options_.epochs * total);
+                                       loss_sum / static_cast<double>(done)),
+                           (number - 1) * total + done, options_.epochs * total);
   }
   record.loss = loss_sum / static_cast<double>(total);
   record.seconds = seconds_since(start);
-  record.samples_per_second = static_cast<double>(total) / record.seconds;
+  record.samples_per_second = static_cast<double>(total - already) / record.seconds;
   return record;
 }
 
@@ -203,29 +281,32 @@ TrainState Trainer::state() const {
     return average != averages_.end() ? average->second : tensor;
   };
   for (const auto& [name, tensor] : executor_.parameters()) {
-    s.parameters[name] =
-        from_torch(executor_.used(name, now("parameter." + name, tensor)).detach());
+    s.parameters[name] = from_torch(executor_.deployed(name, now("parameter." + name, tensor)));
   }
   for (const auto& [name, tensor] : executor_.buffers()) s.parameters[name] = from_torch(tensor);
   for (const auto& [name, grid] : executor_.weight_grids()) {
-    s.weights[name] = grid.params(now("weight_scale." + name, grid.log_scale()));
+    s.weights[name] = grid.params(now("weight_scale." + name, grid.log_scale()), grid.zero());
   }
   for (const auto& [value, group] : executor_.groups()) {
     const Grid& grid = executor_.activation_grids().at(group);
-    s.activations[value] = grid.params(now("value_scale." + group, grid.log_scale()));
+    s.activations[value] = grid.params(now("value_scale." + group, grid.log_scale()),
+                                       now("value_zero." + group, grid.zero()));
   }
   return s;
 }
 
 void Trainer::judge(EpochRecord& record) {
-  const bool measured = static_cast<bool>(hooks_.evaluate);
+  bool measured = static_cast<bool>(hooks_.evaluate);
+  if (hooks_.ranks != nullptr) measured = hooks_.ranks->from_first(measured ? 1 : 0) != 0;
   if (!measured) {
     result_.state = state();
     result_.best_epoch = record.epoch;
     return;
   }
   TrainState now = state();
-  record.metric = hooks_.evaluate(now);
+  // The first rank measures, the others learn what it found.
+  record.metric = hooks_.evaluate ? hooks_.evaluate(now) : 0;
+  if (hooks_.ranks != nullptr) record.metric = hooks_.ranks->from_first(*record.metric);
   if (result_.best_epoch != 0 && *record.metric <= best_metric_) return;
   // A state that is not to come out gives way to the next.
   const bool settled =
@@ -235,22 +316,21 @@ void Trainer::judge(EpochRecord& record) {
   result_.state = std::move(now);
 }
 
-Tensor bytes_tensor(const std::string& text) {
-  Tensor out(DType::uint8, {static_cast<int64_t>(text.size())});
-  if (!text.empty()) std::memcpy(out.mutable_raw(), text.data(), text.size());
-  return out;
-}
-
 void add_state(const std::string& prefix, const TrainState& s, std::map<std::string, Tensor>& to) {
   for (const auto& [name, x] : s.parameters) to[prefix + "parameter." + name] = x;
   for (const auto& [name, x] : s.weights) to[prefix + "weight." + name] = x.scale;
-  for (const auto& [name, x] : s.activations) to[prefix + "value." + name] = x.scale;
+  for (const auto& [name, x] : s.activations) {
+    to[prefix + "value." + name] = x.scale;
+    if (x.zero_point.defined()) to[prefix + "value_zero." + name] = x.zero_point;
+  }
 }
 
-void Trainer::save(int64_t epoch) const {
-  if (place_.path.empty()) return;
+void Trainer::save(int64_t epoch, int64_t samples, double loss_sum) const {
+  if (place_.path.empty() || (hooks_.ranks != nullptr && !hooks_.ranks->first())) return;
   Checkpoint c;
   c.epoch = epoch;
+  c.samples = samples;
+  c.loss_sum = loss_sum;
   c.best_epoch = result_.best_epoch;
   c.best_metric = best_metric_;
   c.epochs = result_.epochs;
@@ -264,23 +344,31 @@ void Trainer::save(int64_t epoch) const {
   std::map<std::string, Tensor> own;
   for (const auto& method : methods_) method->save(own);
   for (auto& [name, x] : own) c.tensors["method." + name] = std::move(x);
-  std::ostringstream blob;
-  torch::save(*optimizer_, blob);
-  c.tensors["optimizer"] = bytes_tensor(blob.str());
+  own.clear();
+  optimizer_->save(own);
+  for (auto& [name, x] : own) c.tensors["optimizer." + name] = std::move(x);
   write_checkpoint(place_, c);
 }
 
-/// Returns the epochs that are done.
-int64_t Trainer::load() {
-  if (!place_.resume) return 0;
-  const Checkpoint c = read_checkpoint(place_);
+/// What the checkpoint says of the way; an empty one at the beginning.
+Checkpoint Trainer::load() {
+  if (!place_.resume) return {};
+  Checkpoint c = read_checkpoint(place_);
   const torch::NoGradGuard guard;
-  const auto fill = [&](const std::string& name, torch::Tensor& to) {
+  const auto of = [&](const std::string& name) -> const Tensor& {
     const auto found = c.tensors.find(name);
-    if (found == c.tensors.end() || found->second.elements() != to.numel()) {
+    if (found == c.tensors.end()) {
       throw Error(ErrorCode::corrupt_data, fmt::format("{}: no '{}'", place_.path, name));
     }
-    to.copy_(to_torch(found->second).reshape(to.sizes()));
+    return found->second;
+  };
+  const auto fill = [&](const std::string& name, torch::Tensor& to) {
+    const Tensor& from = of(name);
+    if (from.elements() != to.numel()) {
+      throw Error(ErrorCode::corrupt_data,
+                  fmt::format("{}: '{}' has another size", place_.path, name));
+    }
+    to.copy_(to_torch(from).reshape(to.sizes()));
   };
   for (auto& [name, tensor] : learned_) fill("now." + name, *tensor);
   for (auto& [name, tensor] : averages_) fill("average." + name, tensor);
@@ -288,41 +376,38 @@ int64_t Trainer::load() {
   for (auto& [name, grid] : executor_.weight_grids()) {
     fill("weight_scale." + name, grid.log_scale());
   }
-  const auto blob = c.tensors.find("optimizer");
-  if (blob == c.tensors.end()) {
-    throw Error(ErrorCode::corrupt_data, fmt::format("{}: no optimizer", place_.path));
-  }
-  const auto text = blob->second.data<uint8_t>();
-  std::istringstream in(std::string(text.begin(), text.end()));
-  try {
-    torch::load(*optimizer_, in);
-  } catch (const c10::Error&) {
-    throw Error(ErrorCode::corrupt_data,
-                fmt::format("{}: the optimizer's state cannot be read", place_.path));
-  }
-  std::map<std::string, Tensor> own;
-  const std::string prefix = "method.";
-  for (const auto& [name, x] : c.tensors) {
-    if (name.starts_with(prefix)) own[name.substr(prefix.size())] = x;
-  }
-  for (const auto& method : methods_) method->load(own);
+  const auto own = [&](const std::string& prefix) {
+    std::map<std::string, Tensor> out;
+    for (const auto& [name, x] : c.tensors) {
+      if (name.starts_with(prefix)) out[name.substr(prefix.size())] = x;
+    }
+    return out;
+  };
+  optimizer_->load(own("optimizer."));
+  for (const auto& method : methods_) method->load(own("method."));
   result_.epochs = c.epochs;
   result_.best_epoch = c.best_epoch;
   best_metric_ = c.best_metric;
+  if (c.best_epoch == 0) return c;  // in the first epoch
   result_.state = state();
-  for (auto& [name, x] : result_.state.parameters) x = c.tensors.at("best.parameter." + name);
-  for (auto& [name, x] : result_.state.weights) x.scale = c.tensors.at("best.weight." + name);
-  for (auto& [name, x] : result_.state.activations) x.scale = c.tensors.at("best.value." + name);
-  return c.epoch;
+  for (auto& [name, x] : result_.state.parameters) x = of("best.parameter." + name);
+  for (auto& [name, x] : result_.state.weights) x.scale = of("best.weight." + name);
+  for (auto& [name, x] : result_.state.activations) {
+    x.scale = of("best.value." + name);
+    if (x.zero_point.defined()) x.zero_point = of("best.value_zero." + name);
+  }
+  return c;
 }
 
 TrainResult Trainer::run() {
-  for (int64_t number = load() + 1; number <= options_.epochs; ++number) {
-    EpochRecord record = epoch(number);
+  const Checkpoint from = load();
+  for (int64_t number = from.epoch + 1; number <= options_.epochs; ++number) {
+    const bool inside = number == from.epoch + 1;
+    EpochRecord record = epoch(number, inside ? from.samples : 0, inside ? from.loss_sum : 0);
     judge(record);
     result_.epochs.push_back(record);
     if (hooks_.epoch) hooks_.epoch(record);
-    save(number);
+    save(number, 0, 0);
     const bool tired = options_.patience > 0 && number - result_.best_epoch >= options_.patience;
     if (tired) break;
   }
@@ -335,6 +420,7 @@ TrainResult run_training(const TrainPlan& plan, const Dataset& data, const Train
                          const TrainHooks& hooks, const CheckpointPlace& place) {
   check_options(options);
   if (options.epochs == 0) throw Error(ErrorCode::invalid_argument, "0 epochs train nothing");
+  keep_freed_memory();
   return Trainer(plan, data, options, hooks, place).run();
 }
 

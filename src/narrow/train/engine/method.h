@@ -39,6 +39,15 @@ class Method {
   virtual void load(const std::map<std::string, Tensor>&) {}
 };
 
+/// An own tensor of a method by its name. Throws corrupt_data where it is missing or of another
+/// size.
+torch::Tensor state_of(const std::map<std::string, Tensor>& from, const std::string& name,
+                       int64_t elements);
+
+/// Weights that flip between two codes more and more often are frozen at the mean of their codes
+/// (Nagel et al., Overcoming Oscillations in Quantization-Aware Training, 2022).
+std::unique_ptr<Method> make_oscillation_freezing(Executor& executor, const QatOptions& options);
+
 /// Those that plan and options ask for. They may add to `learned`, and keep what they are given.
 std::vector<std::unique_ptr<Method>> make_methods(Executor& executor, Learned& learned,
                                                   const TrainPlan& plan,
