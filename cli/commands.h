@@ -21,5 +21,6 @@ void add_embed(CLI::App& app, Context& context);
 void add_tokenize(CLI::App& app, Context& context);
 void add_convert(CLI::App& app, Context& context);
 void add_train(CLI::App& app, Context& context);
+void add_sensitivity(CLI::App& app, Context& context);
 
 }  // namespace narrow::cli

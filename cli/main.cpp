@@ -22,9 +22,10 @@ constexpr const char* kFooter =
     "5 internal error, 130 cancelled.\n";
 
 using AddCommand = void (*)(CLI::App&, Context&);
-constexpr AddCommand kCommands[] = {
-    add_inspect, add_run,      add_eval,       add_quantize, add_compare,   add_bench, add_kernels,
-    add_convert, add_tokenize, add_perplexity, add_generate, add_calibrate, add_embed, add_train};
+constexpr AddCommand kCommands[] = {add_inspect,  add_run,        add_eval,       add_quantize,
+                                    add_compare,  add_bench,      add_kernels,    add_convert,
+                                    add_tokenize, add_perplexity, add_generate,   add_calibrate,
+                                    add_embed,    add_train,      add_sensitivity};
 
 /// The flags of a command as a user types them.
 std::vector<std::string> flags_of(const CLI::App& command) {

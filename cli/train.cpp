@@ -12,6 +12,7 @@
 #include "train_llm.h"
 #include "train_prune.h"
 #include "train_qat.h"
+#include "train_schedule.h"
 
 namespace narrow::cli {
 namespace {
@@ -45,6 +46,7 @@ struct TrainFlags {
   PruneFlags prune;
   int64_t seed = 1;
   bool resume = false;
+  bool dry_run = false;
   int64_t checkpoint_steps = 0;
   AdapterFlags adapters;
   train::TrainOptions options;
@@ -72,14 +74,15 @@ void run_train_command(const TrainFlags& flags, Context& context) {
   job.teacher = flags.teacher;
   job.options = flags.options;
   job.options.optimizer = *train::optimizer_from_string(flags.optimizer);
-  job.options.schedule = *train::schedule_from_string(flags.schedule);
+  const bool phases = names_schedule_file(flags.schedule);
+  if (!phases) job.options.schedule = *train::schedule_from_string(flags.schedule);
   job.options.loss = *train::loss_from_string(flags.loss);
   apply_qat_flags(flags.qat_flags, job);
   set_adapter_options(flags.adapters, job);
   check_llm_training(job);
   job.options.seed = static_cast<uint64_t>(flags.seed);
   job.options.threads = context.thread_count();
-  set_prune_options(flags.prune, job.options);
+  set_prune_options(flags.prune, job);
   job.checkpoint = flags.checkpoint;
   job.log = flags.log;
   job.resume = flags.resume;
@@ -98,6 +101,10 @@ void run_train_command(const TrainFlags& flags, Context& context) {
                                r.samples_per_second));
     };
   }
+  if (flags.dry_run || phases) {
+    run_phases(phases ? flags.schedule : "", job, flags.dry_run, context);
+    return;
+  }
   const TrainReport report = run_train(job);
   if (report.rank == 0) context.print(to_json(report), to_text(report));
 }
@@ -106,7 +113,7 @@ void add_optimizer_flags(CLI::App& command, TrainFlags& flags) {
   train::TrainOptions& o = flags.options;
   constexpr double kLarge = 1e9;
   add_integer(command, "--epochs", o.epochs, 0, 1000000,
-              "Times through the data (default 10; of a text 1); 0: only --prune");
+              "Times through the data (default 10; of a text 1); 0: only remove weights");
   add_integer(command, "--batch", o.batch, 1, 1000000,
               "Samples of a batch (default 100; of a text 4)");
   add_integer(command, "--accumulate", o.accumulate, 1, 1000000, "Batches of a step (default 1)");
@@ -117,8 +124,12 @@ void add_optimizer_flags(CLI::App& command, TrainFlags& flags) {
   add_number(command, "--momentum", o.momentum, 0, 1, "Of sgd (default 0.9)");
   add_number(command, "--weight-decay", o.weight_decay, 0, 1000, "Of kernels and matrices");
   add_number(command, "--clip-norm", o.clip_norm, 0, kLarge, "Largest norm of the gradients");
-  add_choice(command, "--schedule", flags.schedule, {"constant", "step", "cosine"},
-             "How the learning rate falls (default constant)");
+  command
+      .add_option("--schedule", flags.schedule,
+                  "How the learning rate falls: constant, step, cosine (default constant); or a "
+                  "YAML file of phases")
+      ->type_name("NAME|FILE");
+  command.add_flag("--dry-run", flags.dry_run, "Say what would be done, and stop");
   add_integer(command, "--warmup-steps", o.warmup_steps, 0, 1000000000, "Steps of rising rate");
   add_integer(command, "--step-epochs", o.step_epochs, 1, 1000000, "Schedule step: epochs a step");
   add_number(command, "--gamma", o.gamma, 0, 1, "Schedule step: factor (default 0.1)");

@@ -5,16 +5,18 @@
 #include <string>
 
 #include "context.h"
-#include "narrow/train/trainer.h"
+#include "narrow/pipeline/train.h"
 
 namespace narrow::cli {
 
 struct PruneFlags {
   std::string prune;
   std::string regularize;
+  std::string thin;
+  std::string low_rank;
 };
 void add_prune_flags(CLI::App& command, PruneFlags& flags);
 /// Throws invalid_argument naming what is wrong with a flag's text.
-void set_prune_options(const PruneFlags& flags, train::TrainOptions& options);
+void set_prune_options(const PruneFlags& flags, TrainJob& job);
 
 }  // namespace narrow::cli

@@ -40,7 +40,7 @@ TEST(TrainOptionsTest, NonsenseIsRefused) {
     change(o);
     EXPECT_THROW(check_options(o), Error);
   };
-  refused([](TrainOptions& o) { o.epochs = 0; });
+  refused([](TrainOptions& o) { o.epochs = -1; });
   refused([](TrainOptions& o) { o.batch = 0; });
   refused([](TrainOptions& o) { o.lr = -1; });
   refused([](TrainOptions& o) { o.ema = 1; });

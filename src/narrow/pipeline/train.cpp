@@ -24,6 +24,7 @@
 #include "narrow/pipeline/train_llm.h"
 #include "narrow/pipeline/train_prune.h"
 #include "narrow/pipeline/train_qat.h"
+#include "narrow/pipeline/train_thin.h"
 #include "narrow/pipeline/weight_source.h"
 #include "narrow/ptq/assign.h"
 #include "narrow/ptq/plan.h"
@@ -55,6 +56,7 @@ class TrainRun {
 
  private:
   void read();
+  void make_smaller();
   void plan_float();
   Statistics observe(const CalibrateOptions& options) const;
   void plan_grids();
@@ -83,6 +85,12 @@ class TrainRun {
 };
 
 void TrainRun::read() {
+  // Networks are also made smaller without training.
+  const bool removes = job_.options.prune.active() || job_.thin.active || job_.low_rank.active;
+  if (job_.options.epochs == 0 && !removes) {
+    throw Error(ErrorCode::invalid_argument, "0 epochs train nothing",
+                "give --epochs, or --prune, --thin or --low-rank");
+  }
   train::check_options(job_.options);
   if (!job_.arch.empty()) {
     graph_ = train::make_network(job_.arch, job_.options.seed);
@@ -116,6 +124,13 @@ double TrainRun::measure(const Graph& graph) const {
   EvaluateOptions options;
   options.threads = job_.options.threads;
   return evaluate(session, *eval_, options).value;
+}
+
+void TrainRun::make_smaller() {
+  if (job_.thin.active) {
+    report_.thinned.push_back(thin_graph(graph_, job_.thin, {data_, plugin_, job_.options}));
+  }
+  if (job_.low_rank.active) report_.thinned.push_back(factor_graph(graph_, job_.low_rank));
 }
 
 void TrainRun::plan_float() {
@@ -212,7 +227,7 @@ Graph TrainRun::exported(const TrainState& state) const {
   if (job_.qat.empty()) {
     PassOptions passes;
     passes.context.evaluate = evaluate_constant;
-    optimize(graph, passes);
+    if (!job_.keep_norms) optimize(graph, passes);
     return graph;
   }
   Assignment assignment = assignment_;
@@ -269,6 +284,7 @@ void TrainRun::save(const TrainState& state) {
                    job_.model.string());
   }
   Graph graph = exported(state);
+  for (const auto& [key, text] : job_.metadata) graph.metadata[key] = text;
   graph.metadata["narrow.version"] = kVersion;
   graph.metadata["narrow.train"] = fmt::format(
       "qat={} prune={} epochs={} batch={} optimizer={} lr={} seed={} torch={}", job_.qat,
@@ -293,8 +309,7 @@ void TrainRun::save_at_once() {
 
 void TrainRun::learn() {
   train::CheckpointPlace place;
-  place.path =
-      job_.checkpoint.empty() ? job_.output.string() + ".training" : job_.checkpoint.string();
+  place.path = checkpoint_of(job_).string();
   place.fingerprint = fingerprint();
   place.resume = job_.resume;
   place.every_steps = job_.checkpoint_steps;
@@ -313,6 +328,7 @@ TrainReport TrainRun::run() {
   // The library has a limit of its own; teacher and evaluation run under this one.
   const ThreadLimit limit(job_.options.threads);
   read();
+  make_smaller();
   if (!job_.qat.empty()) plan_grids();
   plan_float();
   if (eval_ && !job_.qat.empty()) report_.metric_ptq = measure(exported(start()));
@@ -331,13 +347,14 @@ TrainReport TrainRun::run() {
 std::string options_text(const TrainJob& job, int ranks) {
   const train::TrainOptions& o = job.options;
   return fmt::format(
-      "{} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {}",
+      "{} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} "
+      "{} {}",
       kVersion, job.qat, o.epochs, o.batch * ranks, to_string(o.optimizer), o.lr, o.scale_lr,
       o.momentum, o.weight_decay, o.clip_norm, o.accumulate, to_string(o.schedule), o.warmup_steps,
       o.step_epochs, o.gamma, o.min_factor, to_string(o.loss), o.label_smoothing, o.temperature,
       o.distill_weight, o.ema, o.augment.shift, o.augment.flip, o.augment.crop, o.seed,
-      to_text(o.prune), to_text(o.regularize), qat_fingerprint(job), to_text(job.adapters),
-      fmt::join(job.freeze, ";"));
+      to_text(o.prune), to_text(o.regularize), to_text(job.thin), to_text(job.low_rank),
+      qat_fingerprint(job), to_text(job.adapters), fmt::join(job.freeze, ";"));
 }
 
 std::function<void(const train::EpochRecord&)> epoch_log(const TrainJob& job) {
@@ -349,6 +366,10 @@ std::function<void(const train::EpochRecord&)> epoch_log(const TrainJob& job) {
     if (!job.log.empty()) write_text(job.log, lines);
     if (job.epoch) job.epoch(r);
   };
+}
+
+fs::path checkpoint_of(const TrainJob& job) {
+  return job.checkpoint.empty() ? fs::path(job.output.string() + ".training") : job.checkpoint;
 }
 
 TrainReport run_train(const TrainJob& job) {

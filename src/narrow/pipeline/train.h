@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -19,6 +20,8 @@
 #include "narrow/data/dataset.h"
 #include "narrow/pipeline/train_adapters.h"
 #include "narrow/report/train_report.h"
+#include "narrow/train/prune/low_rank.h"
+#include "narrow/train/prune/thin.h"
 #include "narrow/train/trainer.h"
 
 namespace narrow {
@@ -36,12 +39,16 @@ struct TrainJob {
   int first_last = 0;                      // bits of the first and last layer; 0: those of qat
   std::optional<Granularity> granularity;  // of weights; per_axis, or per_group with a group size
   int64_t group_size = 0;
-  std::filesystem::path teacher;  // ONNX; empty: the float model itself where the loss asks
+  std::filesystem::path teacher;   // ONNX; empty: the float model itself where the loss asks
+  train::ThinOptions thin;         // filters removed before training
+  train::LowRankOptions low_rank;  // layers factored before training
   train::TrainOptions options;
   std::filesystem::path checkpoint;  // empty: beside the output
   bool resume = false;
   int64_t checkpoint_steps = 0;  // besides after each epoch; 0: not
-  std::filesystem::path log;     // CSV, a line per epoch; may be empty
+  bool keep_norms = false;       // in a float model that is written: batch norms are not folded
+  std::map<std::string, std::string> metadata;  // of the model that is written, besides its own
+  std::filesystem::path log;                    // CSV, a line per epoch; may be empty
   Progress progress;
   std::function<void(const train::EpochRecord&)> epoch;
 };
@@ -50,6 +57,8 @@ struct TrainJob {
 std::string options_text(const TrainJob& job, int ranks = 1);
 /// Writes the log of the job, a line for each epoch, and tells the job. The job must outlive it.
 std::function<void(const train::EpochRecord&)> epoch_log(const TrainJob& job);
+/// Where the state of a run is kept.
+std::filesystem::path checkpoint_of(const TrainJob& job);
 
 /// Throws unsupported where libnarrow_train.so cannot be loaded, and Error naming what is wrong
 /// with model, data or options.

@@ -29,6 +29,7 @@ std::string to_json(const TrainReport& r) {
     j["epochs"].push_back(std::move(record));
   }
   if (!r.notes.empty()) j["notes"] = r.notes;
+  for (const ThinReport& thin : r.thinned) j["thinned"].push_back(json_of(thin));
   if (!r.prune.empty()) j["prune"] = json_of(r.prune);
   j["output_bytes"] = r.output_bytes;
   j["wall_seconds"] = r.seconds;
@@ -54,6 +55,7 @@ std::string to_text(const TrainReport& r) {
   }
   if (r.perplexity) out += fmt::format("perplexity of the file {:.3f}\n", *r.perplexity);
   for (const std::string& note : r.notes) out += note + "\n";
+  for (const ThinReport& thin : r.thinned) out += to_text(thin);
   return out + to_text(r.prune);
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "narrow/report/prune_report.h"
+#include "narrow/report/thin_report.h"
 #include "narrow/train/trainer.h"
 
 namespace narrow {
@@ -29,7 +30,8 @@ struct TrainReport {
   std::vector<std::string> notes;
   int64_t best_epoch = 0;
   std::vector<train::EpochRecord> epochs;
-  PruneReport prune;  // empty: nothing was pruned
+  std::vector<ThinReport> thinned;  // in the order in which it was done
+  PruneReport prune;                // empty: nothing was pruned
   uint64_t output_bytes = 0;
   double seconds = 0;
   uint64_t peak_rss_bytes = 0;

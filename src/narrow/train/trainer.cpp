@@ -72,8 +72,7 @@ std::optional<LossKind> loss_from_string(std::string_view name) {
 }
 void check_options(const TrainOptions& o) {
   constexpr double kMany = 1e9;
-  // Weights are also removed without training.
-  check("epochs", static_cast<double>(o.epochs), o.prune.active() ? 0 : 1, 1e6);
+  check("epochs", static_cast<double>(o.epochs), 0, 1e6);  // 0: of jobs that only remove
   check("batch", static_cast<double>(o.batch), 1, 1e6);
   check("accumulate", static_cast<double>(o.accumulate), 1, 1e6);
   check("lr", o.lr, 0, 1e3);

@@ -447,6 +447,7 @@ TrainResult Trainer::run() {
 TrainResult run_training(const TrainPlan& plan, const Dataset& data, const TrainOptions& options,
                          const TrainHooks& hooks, const CheckpointPlace& place) {
   check_options(options);
+  if (options.epochs == 0) throw Error(ErrorCode::invalid_argument, "0 epochs train nothing");
   keep_freed_memory();
   return Trainer(plan, data, options, hooks, place).run();
 }
