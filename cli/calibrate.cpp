@@ -11,6 +11,7 @@
 #include "narrow/formats/gguf/importance.h"
 #include "narrow/llm/importance.h"
 #include "narrow/llm/perplexity.h"
+#include "narrow/pipeline/ranks.h"
 #include "text.h"
 
 namespace narrow::cli {
@@ -56,6 +57,12 @@ void run_calibrate(const CalibrateFlags& flags, Context& context) {
   const std::string dataset = flags.data.substr(std::string("text:").size());
   ImportanceFile statistics = started(flags, dataset);
   const uint32_t before = statistics.chunk_count;
+  const auto ranks = join_ranks();
+  const bool first = ranks == nullptr || ranks->first();
+  if (ranks != nullptr && flags.resume) {
+    throw Error(ErrorCode::invalid_argument, "--resume is for one process",
+                "collect anew with several processes, or resume with one");
+  }
   const llm::LanguageModel model = llm::LanguageModel::open(flags.model);
   const llm::Tokenizer tokenizer = model.checkpoint().tokenizer();
   const bool dat = std::filesystem::path(flags.output).extension() == ".dat";
@@ -67,11 +74,16 @@ void run_calibrate(const CalibrateFlags& flags, Context& context) {
   options.bos = llm::chunk_bos(tokenizer);
   options.threads = context.thread_count();
   // What other files bring is added last: --resume must find this text alone.
-  if (others.empty()) {
+  if (others.empty() && ranks == nullptr) {
     options.save = [&](const ImportanceFile& s) { write_importance(s, flags.output, form); };
   }
   const auto start = std::chrono::steady_clock::now();
-  llm::collect_importance(model, tokenizer.encode(text), options, statistics, make_progress());
+  const std::vector<int32_t> ids = tokenizer.encode(text);
+  std::span<const int32_t> own = ids;
+  if (ranks != nullptr) own = own_chunks(ids, flags.context, flags.chunks, *ranks);
+  llm::collect_importance(model, own, options, statistics, first ? make_progress() : Progress());
+  if (ranks != nullptr) merge_over_ranks(statistics, *ranks);
+  if (!first) return;
   const std::chrono::duration<double> time = std::chrono::steady_clock::now() - start;
   const uint32_t read = statistics.chunk_count - before;
   for (const ImportanceFile& other : others) llm::merge_importance(statistics, other);

@@ -59,6 +59,10 @@ bool is_onnx_name(const std::string& output);
 void add_llm_flags(CLI::App& command, LlmFlags& flags);
 /// Those of add_llm_flags() that were given, as typed.
 std::vector<std::string> given_llm_flags(const LlmFlags& flags);
+/// Of files that are larger than memory.
+void add_memory_flags(CLI::App& command, LlmFlags& flags, const char* group);
+/// Without quantizing.
+void convert_language_model(const LlmFlags& flags, Context& context);
 void quantize_language_model(const LlmFlags& flags, Context& context);
 
 /// `bench`: the flags that count for language models.

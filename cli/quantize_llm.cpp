@@ -157,6 +157,12 @@ void run(const LlmFlags& flags, Context& context) {
   }
 }
 
+}  // namespace
+
+bool is_onnx_name(const std::string& output) {
+  return std::filesystem::path(output).extension() == ".onnx";
+}
+
 void add_memory_flags(CLI::App& command, LlmFlags& flags, const char* group) {
   command
       .add_option("--max-memory", flags.max_memory,
@@ -165,12 +171,6 @@ void add_memory_flags(CLI::App& command, LlmFlags& flags, const char* group) {
       ->group(group);
   command.add_flag("--resume", flags.resume, "Go on with what a killed run of this command left")
       ->group(group);
-}
-
-}  // namespace
-
-bool is_onnx_name(const std::string& output) {
-  return std::filesystem::path(output).extension() == ".onnx";
 }
 
 void add_llm_flags(CLI::App& command, LlmFlags& flags) {
@@ -231,32 +231,8 @@ void quantize_language_model(const LlmFlags& flags, Context& context) {
   run(complete, context);
 }
 
-void add_convert(CLI::App& app, Context& context) {
-  CLI::App* command =
-      app.add_subcommand("convert", "Write a language model in another form without quantizing it");
-  auto flags = std::make_shared<LlmFlags>();
-  flags->command = "convert";
-  command->add_option("model", flags->model, "A .gguf file or a Hugging Face folder")
-      ->type_name("MODEL")
-      ->required();
-  command
-      ->add_option("-o,--output", flags->output,
-                   "FILE.gguf, FILE.onnx, or the folder of a Hugging Face model")
-      ->type_name("OUTPUT")
-      ->required();
-  add_choice(*command, "--format", flags->format, {"f32", "f16", "bf16"},
-             "Type of the matrices (default: as they are; blocks become f32 but in GGUF)");
-  command->add_option("--opset", flags->opset, "Of FILE.onnx (default: the lowest possible)")
-      ->type_name("INT");
-  add_memory_flags(*command, *flags, "Options");
-  add_common_options(*command, context);
-  command->footer(
-      "\nExamples:\n  narrow convert ./llama -o llama-f16.gguf --format f16\n"
-      "  narrow convert q4.gguf -o float.gguf --format f32\n"
-      "  narrow convert llama.gguf -o llama-folder --format bf16\n"
-      "  narrow convert ./minilm -o minilm.onnx\n");
-  command->callback(
-      [flags, &context] { context.run = [flags, &context] { run(*flags, context); }; });
+void convert_language_model(const LlmFlags& flags, Context& context) {
+  run(flags, context);
 }
 
 }  // namespace narrow::cli

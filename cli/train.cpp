@@ -8,6 +8,7 @@
 #include "narrow/core/error.h"
 #include "narrow/pipeline/train.h"
 #include "narrow/train/networks.h"
+#include "train_prune.h"
 #include "train_qat.h"
 
 namespace narrow::cli {
@@ -20,7 +21,9 @@ constexpr const char* kExamples =
     "  narrow train cnn.onnx -o cnn-w4a4.onnx --qat w4a4 --data mnist:DIR,split=train "
     "--eval-data mnist:DIR --epochs 3 --lr 1e-4 --schedule cosine\n"
     "  narrow train cnn.onnx -o cnn-w2a2.onnx --qat w2a2 --loss distill --data "
-    "mnist:DIR,split=train\n";
+    "mnist:DIR,split=train\n"
+    "  narrow train cnn.onnx -o sparse.onnx --prune magnitude,sparsity=0.8 --qat w8a8 --data "
+    "mnist:DIR,split=train --eval-data mnist:DIR --epochs 4 --lr 3e-4\n";
 
 struct TrainFlags {
   std::string model;
@@ -35,6 +38,7 @@ struct TrainFlags {
   QatFlags qat_flags;
   std::string checkpoint;
   std::string log;
+  PruneFlags prune;
   int64_t seed = 1;
   bool resume = false;
   int64_t checkpoint_steps = 0;
@@ -61,6 +65,7 @@ void run_train_command(const TrainFlags& flags, Context& context) {
   apply_qat_flags(flags.qat_flags, job);
   job.options.seed = static_cast<uint64_t>(flags.seed);
   job.options.threads = context.thread_count();
+  set_prune_options(flags.prune, job.options);
   job.checkpoint = flags.checkpoint;
   job.log = flags.log;
   job.resume = flags.resume;
@@ -74,13 +79,14 @@ void run_train_command(const TrainFlags& flags, Context& context) {
     };
   }
   const TrainReport report = run_train(job);
-  context.print(to_json(report), to_text(report));
+  if (report.rank == 0) context.print(to_json(report), to_text(report));
 }
 
 void add_optimizer_flags(CLI::App& command, TrainFlags& flags) {
   train::TrainOptions& o = flags.options;
   constexpr double kLarge = 1e9;
-  add_integer(command, "--epochs", o.epochs, 1, 1000000, "Times through the data (default 10)");
+  add_integer(command, "--epochs", o.epochs, 0, 1000000,
+              "Times through the data (default 10); 0: only --prune");
   add_integer(command, "--batch", o.batch, 1, 1000000, "Samples of a batch (default 100)");
   add_integer(command, "--accumulate", o.accumulate, 1, 1000000, "Batches of a step (default 1)");
   add_choice(command, "--optimizer", flags.optimizer, {"sgd", "adam", "adamw"}, "Default adam");
@@ -135,6 +141,7 @@ void add_train(CLI::App& app, Context& context) {
   add_qat_flags(*command, flags->qat_flags);
   add_optimizer_flags(*command, *flags);
   add_loss_flags(*command, *flags);
+  add_prune_flags(*command, flags->prune);
   command
       ->add_option("--checkpoint", flags->checkpoint,
                    "Kept after each epoch (default: beside the output while it trains)")

@@ -267,7 +267,33 @@ def speed(work, threads, rounds=5):
              "peak MB llama.cpp", "narrow"], rows)
 
 
-PARTS = {"perplexity": perplexity, "quality": quality, "time": quantize_time, "speed": speed}
+def cache(work, threads):
+    """What 8-bit keys and values cost, and what weights that stay in the file cost in speed."""
+    rows = Rows()
+    models = [(novels(work, name), TEXT, CHUNKS) for name in ("novels-7m", "novels-gpt2")]
+    models += [(gemma(work), TEXT, min(CHUNKS, 8))] if gemma(work) else []
+    for model, text, chunks in models:
+        got = {kind: narrow_perplexity(model, "--kv-cache", kind, chunks=chunks, threads=threads[-1], text=text)
+               for kind in ("f16", "int8")}
+        f16, int8 = (got[kind]["perplexity"] for kind in ("f16", "int8"))
+        rows.append([model.name, chunks, f"{f16:.4f}", f"{int8:.4f}", f"{100 * (int8 / f16 - 1):+.3f} %"])
+    c.table("Perplexity with keys and values in the cache", ["file", "chunks", "f16", "int8", "difference"], rows)
+    rows = Rows()
+    models = [llama_quantized(novels(work), "q4_k_m")[0]] + ([gemma(work)] if gemma(work) else [])
+    for model in models:
+        for count in threads:
+            best = {}
+            for flags in ([], ["--no-repack"]):
+                got = narrow("bench", model, "--prompt-tokens", PROMPT, "--new-tokens", NEW, "--rounds", 3,
+                             "--threads", count, *flags)
+                best[bool(flags)] = got
+            rows.append([model.name, count, *(f"{best[kept]['decode_tokens_per_second']:.1f}" for kept in (False, True)),
+                         *(f"{best[kept]['peak_rss_bytes'] / 1e6:.0f}" for kept in (False, True))])
+    c.table("New tokens per second, weights copied into the kernels' layout and left in the file",
+            ["file", "threads", "copied", "left", "peak MB copied", "left"], rows)
+
+
+PARTS = {"perplexity": perplexity, "quality": quality, "time": quantize_time, "speed": speed, "cache": cache}
 
 
 def main():

@@ -18,6 +18,8 @@ import tempfile
 import numpy as np
 import onnxruntime
 
+import common as c
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FORMATS = ["f32", "f16", "bf16", "w4g32", "w8g32", "w8", "w8a8"]
 
@@ -96,19 +98,22 @@ def compare(program, model, fmt, folder, exact):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--narrow", default=ROOT / "build/release/bin/narrow")
+    parser.add_argument("--narrow", default=c.NARROW)
     parser.add_argument("--formats", default=",".join(FORMATS))
     parser.add_argument("--exact", action="store_true", help="activations stay float in onnxruntime")
     parser.add_argument("models", nargs="*", type=pathlib.Path)
     args = parser.parse_args()
     models = args.models or sorted((ROOT / "tests/goldens/llm").iterdir()) + [ROOT / "assets/novels-7m"]
-    print("onnxruntime", onnxruntime.__version__)
-    print(f"{'model':16}{'format':8}{'narrow':>10}{'float':>10}{'pieces':>10}{'bytes':>10}")
+    print(c.cpu())
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
         for model in models:
-            for fmt in args.formats.split(","):
-                a, b, c, size = compare(args.narrow, model, fmt, pathlib.Path(folder), args.exact)
-                print(f"{model.name:16}{fmt:8}{a:10.1e}{b:10.1e}{c:10.1e}{size:10}", flush=True)
+            for form in args.formats.split(","):
+                *differences, size = compare(args.narrow, model, form, pathlib.Path(folder), args.exact)
+                rows.append([model.name, form, *("" if np.isnan(d) else f"{d:.1e}" for d in differences), size])
+    exact = ", activations kept float" if args.exact else ""
+    c.table(f"The same file in onnxruntime {onnxruntime.__version__}{exact}: largest difference of outputs",
+            ["model", "format", "narrow", "transformers", "in two pieces", "bytes"], rows)
 
 
 if __name__ == "__main__":

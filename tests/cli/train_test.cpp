@@ -45,6 +45,34 @@ TEST_F(Train, FromScratchToAQuantizedFile) {
   EXPECT_EQ(folder_.names(), (std::vector<std::string>{"cnn.onnx", "log.csv", "w4a4.onnx"}));
 }
 
+TEST_F(Train, PrunedWeightsAreZeroCodesOfTheFile) {
+  const std::string sparse = folder_.file("sparse.onnx");
+  const Json r = narrow_json({"train", fashion_model(), "-o", sparse, "--prune",
+                              "magnitude,sparsity=0.8", "--qat", "w8a8", "--data", data_,
+                              "--eval-data", few_, "--epochs", "1", "--lr", "1e-4"});
+  const Json& prune = r.at("prune");
+  EXPECT_GE(prune.at("zeros_percent").get<double>(), 79.99);
+  EXPECT_EQ(prune.at("layers").size(), 4);
+  EXPECT_LT(prune.at("deflated_bytes").get<double>(), 0.12 * prune.at("float_bytes").get<double>());
+  EXPECT_GT(prune.at("after_us").get<double>(), 0);
+  EXPECT_GT(r.at("metric"), r.at("metric_before").get<double>() - 6);
+}
+
+TEST_F(Train, PrunesWithoutTraining) {
+  const std::string out = folder_.file("o.onnx");
+  const Outcome r =
+      narrow_program({"train", fashion_model(), "-o", out, "--prune",
+                      "level,sparsity=0.5,layers=/fc*", "--data", data_, "--epochs", "0", "--json"},
+                     {.environment = {{"NARROW_TRAIN_LIBRARY", folder_.file("none.so")}}});
+  ASSERT_EQ(r.code, 0) << r.err;
+  const Json layers = Json::parse(r.out).at("prune").at("layers");
+  for (const Json& layer : layers) {
+    const bool dense = layer.at("op") == "Gemm";
+    EXPECT_EQ(layer.at("zeros").get<int64_t>(), dense ? layer.at("weights").get<int64_t>() / 2 : 0)
+        << layer;
+  }
+}
+
 TEST_F(Train, SaysWhatIsWrong) {
   const std::string out = folder_.file("o.onnx");
   const auto refused = [&](std::vector<std::string> args, const char* part) {
@@ -62,6 +90,9 @@ TEST_F(Train, SaysWhatIsWrong) {
   refused({folder_.file("none.onnx")}, "none.onnx");
   refused({fashion_model(), "--lr", "1e9"}, "--lr");
   refused({fashion_model(), "--resume"}, "o.onnx.training");
+  refused({fashion_model(), "--epochs", "0"}, "epochs");
+  refused({fashion_model(), "--prune", "magnitud"}, "magnitude");
+  refused({fashion_model(), "--prune", "level,layers=/fc3/Gemm", "--epochs", "0"}, "/fc1/Gemm");
 }
 
 TEST(TrainWithoutLibrary, SaysHowToGetIt) {

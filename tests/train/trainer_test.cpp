@@ -122,8 +122,9 @@ TEST(AugmentTest, MovesAndMirrors) {
   for (int64_t s = 0; s < 64; ++s) {
     const float* image = z.data<float>().data() + s * 12;
     for (int i = 0; i + 1 < 12; ++i) {
-      if (i % 4 == 3 || image[i] == 0 || image[i + 1] == 0) continue;
-      EXPECT_EQ(image[i + 1], image[i] + 1);
+      if (i % 4 != 3 && image[i] != 0 && image[i + 1] != 0) {
+        EXPECT_EQ(image[i + 1], image[i] + 1);
+      }
     }
   }
   EXPECT_THROW(augment(Tensor(DType::float32, {2, 3}), {0, 1, false}, rng), Error);

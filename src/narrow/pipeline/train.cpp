@@ -19,6 +19,8 @@
 #include "narrow/graph/op_table.h"
 #include "narrow/graph/pass.h"
 #include "narrow/pipeline/calibrate.h"
+#include "narrow/pipeline/ranks.h"
+#include "narrow/pipeline/train_prune.h"
 #include "narrow/pipeline/train_qat.h"
 #include "narrow/ptq/assign.h"
 #include "narrow/ptq/plan.h"
@@ -36,19 +38,22 @@ using train::TrainState;
 
 constexpr int64_t kCalibrationSamples = 500;
 
-std::shared_ptr<const Dataset> some_of(const std::shared_ptr<const Dataset>& data, int64_t count,
-                                       uint64_t seed) {
-  return subset(data, sample_indices(data->size(), count, seed));
-}
-
 class TrainRun {
  public:
-  explicit TrainRun(const TrainJob& job) : job_(job), plugin_(train::load_plugin()) {}
+  /// What only removes weights needs no libtorch.
+  explicit TrainRun(const TrainJob& job)
+      : job_(job), plugin_(job.options.epochs > 0 ? &train::load_plugin() : nullptr) {
+    if (plugin_ != nullptr) ranks_ = join_ranks();
+    if (ranks_ == nullptr) return;
+    report_.rank = ranks_->rank();
+    report_.ranks = ranks_->size();
+  }
   TrainReport run();
 
  private:
   void read();
   void plan_float();
+  Statistics observe(const CalibrateOptions& options) const;
   void plan_grids();
   Graph exported(const TrainState& state) const;
   double measure(const Graph& graph) const;
@@ -56,9 +61,12 @@ class TrainRun {
   std::string fingerprint() const;
   train::TrainHooks hooks();
   void save(const TrainState& state);
+  void save_at_once();
+  void learn();
 
   const TrainJob& job_;
-  const train::Plugin& plugin_;
+  const train::Plugin* plugin_;
+  std::unique_ptr<train::Ranks> ranks_;
   Graph graph_;
   std::shared_ptr<const Dataset> data_;
   std::shared_ptr<const Dataset> eval_;
@@ -84,11 +92,13 @@ void TrainRun::read() {
   optimize(graph_, passes);
   infer_shapes(graph_);
   data_ = open_dataset(job_.data, data_hints(graph_));
-  if (job_.eval_data) eval_ = open_dataset(*job_.eval_data, data_hints(graph_));
+  // With several processes the first measures and writes.
+  if (job_.eval_data && report_.rank == 0)
+    eval_ = open_dataset(*job_.eval_data, data_hints(graph_));
   report_.model = job_.arch.empty() ? job_.model.string() : job_.arch;
   report_.output = job_.output.string();
   report_.qat = job_.qat;
-  report_.torch_version = plugin_.torch_version;
+  if (plugin_ != nullptr) report_.torch_version = plugin_->torch_version;
   report_.samples = data_->size();
   if (eval_ && job_.arch.empty()) report_.metric_before = measure(graph_);
   if (job_.options.loss != train::LossKind::cross_entropy) {
@@ -114,6 +124,22 @@ void TrainRun::plan_float() {
   for (const std::string& name : plan_.parameters) {
     report_.parameters += graph_.constant(*graph_.find_value(name))->elements();
   }
+  plan_pruning(plan_, job_.options);
+}
+
+/// Over some samples; ranks look at a part of them each.
+Statistics TrainRun::observe(const CalibrateOptions& options) const {
+  std::vector<int64_t> indices =
+      sample_indices(data_->size(), kCalibrationSamples, job_.options.seed);
+  const std::vector<std::string> values = assignment_.observed();
+  if (ranks_ == nullptr) return calibrate(graph_, values, *subset(data_, indices), options);
+  std::vector<int64_t> own;
+  for (size_t i = 0; i < indices.size(); ++i) {
+    if (static_cast<int>(i % static_cast<size_t>(ranks_->size())) == ranks_->rank()) {
+      own.push_back(indices[i]);
+    }
+  }
+  return merge_over_ranks(calibrate(graph_, values, *subset(data_, own), options), *ranks_);
 }
 
 /// The assignment of the bits that are asked for, its grids as calibration and weights give them.
@@ -124,8 +150,7 @@ void TrainRun::plan_grids() {
   CalibrateOptions calibration;
   calibration.threads = job_.options.threads;
   calibration.progress = job_.progress;
-  const auto some = some_of(data_, kCalibrationSamples, job_.options.seed);
-  const Statistics statistics = calibrate(graph_, assignment_.observed(), *some, calibration);
+  const Statistics statistics = observe(calibration);
   ObserverOptions observer;
   observer.kind = parse_qat(job_.qat).activations < 8 ? ObserverKind::mse : ObserverKind::minmax;
   const auto ranges = activation_ranges(assignment_, statistics, observer);
@@ -182,11 +207,12 @@ std::string TrainRun::fingerprint() const {
   }
   hash.add_text(data_->fingerprint());
   hash.add_text(fmt::format(
-      "{} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {}", kVersion,
-      plugin_.torch_version, job_.qat, o.epochs, o.batch, to_string(o.optimizer), o.lr, o.momentum,
-      o.weight_decay, o.clip_norm, o.accumulate, to_string(o.schedule), o.warmup_steps,
-      o.step_epochs, o.gamma, o.min_factor, to_string(o.loss), o.label_smoothing, o.temperature,
-      o.distill_weight, to_string(o.qat.ranges), o.ema, o.augment.shift, o.augment.flip, o.seed));
+      "{} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {}", kVersion,
+      report_.torch_version, job_.qat, o.epochs, o.batch * report_.ranks, to_string(o.optimizer),
+      o.lr, o.momentum, o.weight_decay, o.clip_norm, o.accumulate, to_string(o.schedule),
+      o.warmup_steps, o.step_epochs, o.gamma, o.min_factor, to_string(o.loss), o.label_smoothing,
+      o.temperature, o.distill_weight, to_string(o.qat.ranges), o.ema, o.augment.shift,
+      o.augment.flip, o.seed, to_text(o.prune), to_text(o.regularize)));
   hash.add_text(qat_fingerprint(job_));
   hash.add_text(fmt::format("{}", o.augment.crop));
   return hash.hex();
@@ -194,7 +220,8 @@ std::string TrainRun::fingerprint() const {
 
 train::TrainHooks TrainRun::hooks() {
   train::TrainHooks hooks;
-  hooks.progress = job_.progress;
+  hooks.ranks = ranks_.get();
+  if (report_.rank == 0) hooks.progress = job_.progress;
   if (eval_) hooks.evaluate = [this](const TrainState& s) { return measure(exported(s)); };
   if (teacher_) {
     hooks.teacher = [this](const std::map<std::string, Tensor>& inputs) {
@@ -204,6 +231,7 @@ train::TrainHooks TrainRun::hooks() {
     };
   }
   std::string lines = "epoch,loss,lr,metric,seconds,samples_per_second\n";
+  if (report_.rank != 0) return hooks;
   hooks.epoch = [this, lines](const train::EpochRecord& r) mutable {
     lines += fmt::format("{},{:.6f},{:.6g},{},{:.2f},{:.1f}\n", r.epoch, r.loss, r.lr,
                          r.metric ? fmt::format("{:.4f}", *r.metric) : "", r.seconds,
@@ -217,14 +245,42 @@ train::TrainHooks TrainRun::hooks() {
 void TrainRun::save(const TrainState& state) {
   Graph graph = exported(state);
   graph.metadata["narrow.version"] = kVersion;
-  graph.metadata["narrow.train"] =
-      fmt::format("qat={} epochs={} batch={} optimizer={} lr={} seed={} torch={}", job_.qat,
-                  job_.options.epochs, job_.options.batch, to_string(job_.options.optimizer),
-                  job_.options.lr, job_.options.seed, plugin_.torch_version);
+  graph.metadata["narrow.train"] = fmt::format(
+      "qat={} prune={} epochs={} batch={} optimizer={} lr={} seed={} torch={}", job_.qat,
+      to_text(job_.options.prune), job_.options.epochs, job_.options.batch,
+      to_string(job_.options.optimizer), job_.options.lr, job_.options.seed, report_.torch_version);
   write_onnx(graph, job_.output);
   report_.output_bytes = fs::file_size(job_.output);
   // What counts is the file, as others will read it.
   if (eval_) report_.metric = measure(read_onnx(job_.output));
+  if (job_.options.prune.active()) {
+    report_.prune = measure_pruned({job_.model, job_.output}, graph_, exported(start()),
+                                   to_text(job_.options.prune));
+  }
+}
+
+/// A run of 0 epochs: what comes in, pruned.
+void TrainRun::save_at_once() {
+  TrainState state = start();
+  prune_at_once(plan_, job_.options, state);
+  save(state);
+}
+
+void TrainRun::learn() {
+  train::CheckpointPlace place;
+  place.path =
+      job_.checkpoint.empty() ? job_.output.string() + ".training" : job_.checkpoint.string();
+  place.fingerprint = fingerprint();
+  place.resume = job_.resume;
+  place.every_steps = job_.checkpoint_steps;
+  train::TrainResult result = plugin_->train(plan_, *data_, job_.options, hooks(), place);
+  if (report_.rank == 0) {
+    save(result.state);
+    std::error_code ignored;
+    if (job_.checkpoint.empty()) fs::remove(place.path, ignored);
+  }
+  report_.best_epoch = result.best_epoch;
+  report_.epochs = std::move(result.epochs);
 }
 
 TrainReport TrainRun::run() {
@@ -233,18 +289,11 @@ TrainReport TrainRun::run() {
   if (!job_.qat.empty()) plan_grids();
   plan_float();
   if (eval_ && !job_.qat.empty()) report_.metric_ptq = measure(exported(start()));
-  train::CheckpointPlace place;
-  place.path =
-      job_.checkpoint.empty() ? job_.output.string() + ".training" : job_.checkpoint.string();
-  place.fingerprint = fingerprint();
-  place.resume = job_.resume;
-  place.every_steps = job_.checkpoint_steps;
-  train::TrainResult result = plugin_.train(plan_, *data_, job_.options, hooks(), place);
-  save(result.state);
-  std::error_code ignored;
-  if (job_.checkpoint.empty()) fs::remove(place.path, ignored);
-  report_.best_epoch = result.best_epoch;
-  report_.epochs = std::move(result.epochs);
+  if (job_.options.epochs > 0) {
+    learn();
+  } else {
+    save_at_once();
+  }
   report_.seconds = seconds_since(begin);
   report_.peak_rss_bytes = peak_rss_bytes();
   return std::move(report_);

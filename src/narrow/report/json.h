@@ -7,6 +7,7 @@
 #include <string>
 
 #include "narrow/evaluate/compare.h"
+#include "narrow/report/prune_report.h"
 
 namespace narrow {
 
@@ -24,5 +25,6 @@ inline std::string json_text(const Json& json) {
 }
 
 Json json_of(const ValueDifference& difference);
+Json json_of(const PruneReport& report);
 
 }  // namespace narrow

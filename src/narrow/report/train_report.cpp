@@ -26,6 +26,7 @@ std::string to_json(const TrainReport& r) {
     record["samples_per_second"] = e.samples_per_second;
     j["epochs"].push_back(std::move(record));
   }
+  if (!r.prune.empty()) j["prune"] = json_of(r.prune);
   j["output_bytes"] = r.output_bytes;
   j["wall_seconds"] = r.seconds;
   j["peak_rss_bytes"] = r.peak_rss_bytes;
@@ -34,16 +35,17 @@ std::string to_json(const TrainReport& r) {
 
 std::string to_text(const TrainReport& r) {
   std::string out = fmt::format("{} -> {} ({})\n", r.model, r.output, format_bytes(r.output_bytes));
-  out += fmt::format("{} parameters, {} samples, {} epochs in {:.1f} s (libtorch {})\n",
-                     format_count(r.parameters), format_count(r.samples), r.epochs.size(),
-                     r.seconds, r.torch_version);
+  out +=
+      fmt::format("{} parameters, {} samples, {} epochs in {:.1f} s{}\n",
+                  format_count(r.parameters), format_count(r.samples), r.epochs.size(), r.seconds,
+                  r.torch_version.empty() ? "" : " (libtorch " + r.torch_version + ")");
   if (r.metric_before) out += fmt::format("top1 before   {:.2f} %\n", *r.metric_before);
   if (r.metric_ptq) out += fmt::format("top1 {} untrained {:.2f} %\n", r.qat, *r.metric_ptq);
   if (r.metric) {
     out += fmt::format("top1 of the file {:.2f} %, epoch {} being the best\n", *r.metric,
                        r.best_epoch);
   }
-  return out;
+  return out + to_text(r.prune);
 }
 
 }  // namespace narrow

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "narrow/report/prune_report.h"
 #include "narrow/train/trainer.h"
 
 namespace narrow {
@@ -16,6 +17,8 @@ struct TrainReport {
   std::string output;
   std::string qat;
   std::string torch_version;
+  int rank = 0;   // of this process; the first alone has written and measured
+  int ranks = 1;  // processes
   int64_t samples = 0;
   int64_t parameters = 0;
   std::optional<double> metric_before;  // of the float model that came in
@@ -23,6 +26,7 @@ struct TrainReport {
   std::optional<double> metric;         // of what was written
   int64_t best_epoch = 0;
   std::vector<train::EpochRecord> epochs;
+  PruneReport prune;  // empty: nothing was pruned
   uint64_t output_bytes = 0;
   double seconds = 0;
   uint64_t peak_rss_bytes = 0;

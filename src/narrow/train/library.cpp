@@ -45,7 +45,8 @@ const Plugin& open() {
     if (path.find('/') != std::string::npos && !fs::exists(path, ignored)) continue;
     void* handle = ::dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
     if (handle == nullptr) {
-      why = ::dlerror();
+      const char* reason = ::dlerror();
+      if (why.empty()) why = reason;  // of the place that comes first: a later one may be a guess
       continue;
     }
     const auto get = reinterpret_cast<PluginFunction>(::dlsym(handle, kPluginSymbol));

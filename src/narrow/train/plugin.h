@@ -8,8 +8,15 @@
 namespace narrow::train {
 
 /// Changes with every change of the types below or of those they hold.
-inline constexpr int kPluginVersion = 2;
+inline constexpr int kPluginVersion = 5;
 inline constexpr const char* kPluginSymbol = "narrow_train_plugin";
+
+/// What a TorchScript module became, and what libtorch computes with it.
+struct ScriptImport {
+  Graph graph;
+  std::vector<Tensor> inputs;  // random
+  std::vector<Tensor> outputs;
+};
 
 struct Plugin {
   int version;
@@ -23,6 +30,15 @@ struct Plugin {
   std::vector<Tensor> (*run)(const TrainPlan& plan, const std::map<std::string, Tensor>& inputs);
   /// Operators that have a training rule.
   std::vector<std::string> (*operators)();
+  /// A TorchScript module's `forward` in evaluation mode as a graph with inputs of these shapes (a
+  /// dimension with a name may have any size). Control flow is followed where shapes and constants
+  /// decide. Throws not_found, corrupt_data (what libtorch cannot read), invalid_argument (shapes
+  /// that the module does not take), unsupported naming every function without a counterpart.
+  ScriptImport (*import_torchscript)(const std::string& path,
+                                     const std::vector<SymbolicShape>& inputs);
+  /// Waits until all ranks have come. Throws io_error where they do not, unsupported where this
+  /// library was built without Gloo.
+  std::unique_ptr<Ranks> (*join)(const RankPlace& place);
 };
 
 using PluginFunction = const Plugin* (*)();

@@ -72,7 +72,8 @@ std::optional<LossKind> loss_from_string(std::string_view name) {
 }
 void check_options(const TrainOptions& o) {
   constexpr double kMany = 1e9;
-  check("epochs", static_cast<double>(o.epochs), 1, 1e6);
+  // Weights are also removed without training.
+  check("epochs", static_cast<double>(o.epochs), o.prune.active() ? 0 : 1, 1e6);
   check("batch", static_cast<double>(o.batch), 1, 1e6);
   check("accumulate", static_cast<double>(o.accumulate), 1, 1e6);
   check("lr", o.lr, 0, 1e3);
@@ -91,6 +92,7 @@ void check_options(const TrainOptions& o) {
   check("shift", static_cast<double>(o.augment.shift), 0, 1e3);
   check("crop", static_cast<double>(o.augment.crop), 0, 1e3);
   check_options(o.qat);
+  check_options(o.prune, o.epochs);
 }
 
 double learning_rate(const TrainOptions& o, int64_t step, int64_t steps_per_epoch) {

@@ -26,7 +26,10 @@
 #include "narrow/graph/graph.h"
 #include "narrow/quant/scheme.h"
 #include "narrow/train/augment.h"
+#include "narrow/train/prune/masks.h"
+#include "narrow/train/prune/prune_options.h"
 #include "narrow/train/qat.h"
+#include "narrow/train/ranks.h"
 
 namespace narrow::train {
 
@@ -70,6 +73,8 @@ struct TrainOptions {
   double ema = 0;        // decay of averaged parameters, which are what comes out; 0: off
   int64_t patience = 0;  // epochs without a better metric before it stops; 0: off
   Augmentation augment;
+  PruneOptions prune;
+  RegularizeOptions regularize;
   uint64_t seed = 1;
   int threads = 0;  // 0: all CPUs of the affinity mask
 };
@@ -93,6 +98,8 @@ struct TrainPlan {
   std::map<std::string, ActivationGrid> activations;
   std::map<std::string, QuantParams> weights;  // initializers
   std::string output;                          // judged by the loss; empty: the first
+  std::vector<PruneTarget> prune;              // layers of options.prune
+  std::vector<PruneTarget> regularize;         // layers of options.regularize
 };
 
 /// float32 initializers that layers multiply with or add: kernels, matrices, biases, norms.
@@ -122,6 +129,9 @@ struct TrainHooks {
   /// Outputs of the teacher, for mse and distill: as many as the graph has.
   std::function<std::vector<Tensor>(const std::map<std::string, Tensor>& inputs)> teacher;
   std::function<void(const EpochRecord&)> epoch;
+  /// Who trains along: each takes a part of every batch of `batch` * size samples, and only the
+  /// first measures, reports and writes checkpoints (which all read). nullptr: nobody.
+  Ranks* ranks = nullptr;
   Progress progress;
 };
 

@@ -20,6 +20,18 @@ const OpRule* find_rule(const Node& node) {
   return nullptr;
 }
 
+/// w where the mask says so, else 0; backward as if there were no mask.
+struct PassThrough : torch::autograd::Function<PassThrough> {
+  static torch::Tensor forward(torch::autograd::AutogradContext* /*context*/,
+                               const torch::Tensor& w, const torch::Tensor& mask) {
+    return w.masked_fill(mask == 0, 0);
+  }
+  static torch::autograd::tensor_list backward(torch::autograd::AutogradContext* /*context*/,
+                                               const torch::autograd::tensor_list& gradients) {
+    return {gradients[0], torch::Tensor()};
+  }
+};
+
 /// libtorch's messages end in a list of its functions.
 std::string first_line(const char* what) {
   const std::string text = what;
@@ -151,9 +163,11 @@ void Executor::put(Tensors& values, ValueId id, torch::Tensor value, const RunMo
   values[slot] = (*rounding.grid)(value, rounding.into);
 }
 
-torch::Tensor Executor::deployed(const std::string& name, const torch::Tensor& parameter) const {
+torch::Tensor Executor::used(const std::string& name, const torch::Tensor& w) const {
+  const auto mask = masks_.find(name);
+  const torch::Tensor kept = mask == masks_.end() ? w : PassThrough::apply(w, mask->second);
   const auto grid = weight_grids_.find(name);
-  return grid == weight_grids_.end() ? parameter : grid->second.shaped(parameter);
+  return grid == weight_grids_.end() ? kept : grid->second.shaped(kept);
 }
 
 Tensors Executor::values_of(const std::map<std::string, torch::Tensor>& inputs,
@@ -162,9 +176,9 @@ Tensors Executor::values_of(const std::map<std::string, torch::Tensor>& inputs,
   for (const ValueId id : graph_.live_values()) {
     const auto slot = static_cast<size_t>(id);
     if (trained_[slot] != nullptr) {
-      put(values, id, deployed(graph_.value(id).name, *trained_[slot]), mode);
+      put(values, id, used(graph_.value(id).name, *trained_[slot]), mode);
     } else if (graph_.value(id).is_constant() && rounding_[slot].grid != nullptr) {
-      put(values, id, deployed(graph_.value(id).name, constants_[slot]), mode);
+      put(values, id, used(graph_.value(id).name, constants_[slot]), mode);
     }
   }
   for (const ValueId id : graph_.inputs()) {

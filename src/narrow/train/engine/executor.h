@@ -15,6 +15,7 @@
 
 #include "narrow/graph/graph.h"
 #include "narrow/train/engine/fake_quant.h"
+#include "narrow/train/ranks.h"
 #include "narrow/train/trainer.h"
 
 namespace narrow::train {
@@ -24,6 +25,7 @@ using Tensors = std::vector<torch::Tensor>;  // undefined where an optional one 
 /// What a node's function may depend on besides its inputs.
 struct RunMode {
   bool training = false;
+  Ranks* ranks = nullptr;  // with whom statistics of a batch are shared; nullptr: nobody
 };
 
 /// Made once for a node: attributes are read here. The inputs that come are those of the node.
@@ -69,9 +71,13 @@ class Executor {
   const std::map<std::string, Grid>& weight_grids() const { return weight_grids_; }
   std::map<std::string, Grid>& activation_grids() { return activation_grids_; }  // by group
   const std::map<std::string, Grid>& activation_grids() const { return activation_grids_; }
+  /// 1 where a weight stays, 0 where it is pruned; by parameter, filled by whoever prunes.
+  std::map<std::string, torch::Tensor>& masks() { return masks_; }
+  const std::map<std::string, torch::Tensor>& masks() const { return masks_; }
+  /// What a parameter counts for in the network, before it is rounded: mask * w. The gradient goes
+  /// to all of w, so that what is pruned goes on learning and may come back.
+  torch::Tensor used(const std::string& name, const torch::Tensor& w) const;
   const std::map<std::string, std::string>& groups() const { return groups_; }  // by value
-  /// A parameter as it is exported.
-  torch::Tensor deployed(const std::string& name, const torch::Tensor& parameter) const;
   /// Told of each value in training before it is rounded to the grid of its group.
   std::function<void(const std::string& group, Grid& grid, const torch::Tensor& x)> observe;
 
@@ -92,6 +98,7 @@ class Executor {
   std::vector<Step> steps_;
   std::map<std::string, torch::Tensor> parameters_;
   std::map<std::string, torch::Tensor> buffers_;
+  std::map<std::string, torch::Tensor> masks_;
   std::map<std::string, Grid> weight_grids_;
   std::map<std::string, Grid> activation_grids_;
   std::map<std::string, std::string> groups_;

@@ -167,7 +167,7 @@ torch::Tensor Grid::shaped(const torch::Tensor& x) const {
 
 void Grid::follow(const torch::Tensor& x) {
   const torch::NoGradGuard guard;
-  const QuantParams now = minmax_params(from_torch(shaped(x)), params_.scheme);
+  const QuantParams now = minmax_params(from_torch(x), params_.scheme);
   log_scale_.copy_(to_torch(now.scale).reshape({-1}).log());
 }
 

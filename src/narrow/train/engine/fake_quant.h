@@ -47,7 +47,7 @@ class Grid {
   /// body(first element, values in a row that share a unit), over all of x.
   void for_runs(const torch::Tensor& x,
                 const std::function<void(int64_t first, const GridRun& run)>& body) const;
-  /// Scales from the extremes of x.
+  /// Scales from the extremes of x, which is shaped already.
   void follow(const torch::Tensor& x);
   /// The grid of the values between two numbers; per tensor.
   struct Range {

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 #include <optional>
 
@@ -65,15 +66,23 @@ class Trainer {
         place_(place),
         threads_(options.threads),
         executor_(plan, options.qat),
-        loss_(plan, options, hooks, data.labelled()) {
-    if (data.size() == 0) throw Error(ErrorCode::invalid_argument, "the data have no samples");
+        loss_(plan, options, hooks, data.labelled()),
+        whole_batch_(options.batch) {
     for (auto& [name, tensor] : executor_.parameters()) learned_["parameter." + name] = &tensor;
     for (auto& [name, grid] : executor_.weight_grids()) add_grid("weight", name, grid);
     for (auto& [name, grid] : executor_.activation_grids()) add_grid("value", name, grid);
     methods_ = make_methods(executor_, learned_, plan, options);
     optimizer_.emplace(learned_, options);
-    steps_per_epoch_ = (data_.size() + options.batch * options.accumulate - 1) /
-                       (options.batch * options.accumulate);
+    samples_ = data_.size();
+    if (hooks.ranks != nullptr) {
+      // Each rank has a sample of every batch.
+      whole_batch_ *= hooks.ranks->size();
+      const int64_t rest = samples_ % whole_batch_;
+      if (rest < hooks.ranks->size()) samples_ -= rest;
+    }
+    if (samples_ == 0) throw Error(ErrorCode::invalid_argument, "the data have no samples");
+    steps_per_epoch_ =
+        (samples_ + whole_batch_ * options.accumulate - 1) / (whole_batch_ * options.accumulate);
     if (options.ema > 0) {
       for (auto& [name, tensor] : learned_) averages_[name] = tensor->detach().clone();
     }
@@ -85,6 +94,9 @@ class Trainer {
   void add_grid(const std::string& kind, const std::string& name, Grid& grid);
   TakenBatch take(std::span<const int64_t> indices, Rng& rng) const;
   torch::Tensor loss_of(const TakenBatch& batch);
+  std::pair<int64_t, int64_t> own_part(int64_t count) const;
+  double summed(double value) const;
+  void share_gradients();
   void step(int64_t number);
   EpochRecord epoch(int64_t number, int64_t first, double loss_sum);
   TrainState state() const;
@@ -105,6 +117,8 @@ class Trainer {
   std::vector<std::unique_ptr<Method>> methods_;
   std::map<std::string, torch::Tensor> averages_;
   std::optional<Optimizer> optimizer_;
+  int64_t whole_batch_;  // of all ranks
+  int64_t samples_ = 0;  // of an epoch
   int64_t steps_per_epoch_ = 1;
   TrainResult result_;
   double best_metric_ = 0;
@@ -135,7 +149,7 @@ TakenBatch Trainer::take(std::span<const int64_t> indices, Rng& rng) const {
 }
 
 torch::Tensor Trainer::loss_of(const TakenBatch& batch) {
-  torch::Tensor loss = loss_(executor_.run(batch.inputs, {true}), batch);
+  torch::Tensor loss = loss_(executor_.run(batch.inputs, {true, hooks_.ranks}), batch);
   for (const auto& method : methods_) {
     const torch::Tensor penalty = method->penalty();
     if (penalty.defined()) loss = loss + penalty;
@@ -152,6 +166,7 @@ void Trainer::diverged(const TakenBatch& batch, int64_t epoch, int64_t step) {
 }
 
 void Trainer::step(int64_t number) {
+  share_gradients();
   const StepInfo info{number, steps_per_epoch_ * options_.epochs, steps_per_epoch_};
   for (const auto& method : methods_) method->before_step(info);
   std::vector<torch::Tensor> all;
@@ -166,6 +181,41 @@ void Trainer::step(int64_t number) {
   for (auto& [name, average] : averages_) average.lerp_(*learned_.at(name), 1 - options_.ema);
 }
 
+/// This rank's part of a batch.
+std::pair<int64_t, int64_t> Trainer::own_part(int64_t count) const {
+  if (hooks_.ranks == nullptr) return {0, count};
+  const int64_t rank = hooks_.ranks->rank();
+  const int64_t size = hooks_.ranks->size();
+  return {count * rank / size, count * (rank + 1) / size};
+}
+
+/// Over ranks.
+double Trainer::summed(double value) const {
+  if (hooks_.ranks == nullptr) return value;
+  auto sum = static_cast<float>(value);
+  hooks_.ranks->sum({&sum, 1});
+  return sum;
+}
+
+/// One buffer for all: one message.
+void Trainer::share_gradients() {
+  if (hooks_.ranks == nullptr) return;
+  std::vector<torch::Tensor> gradients;
+  std::vector<torch::Tensor> flat;
+  for (auto& [name, tensor] : learned_) {
+    if (!tensor->grad().defined()) continue;
+    gradients.push_back(tensor->grad());
+    flat.push_back(tensor->grad().reshape({-1}));
+  }
+  torch::Tensor all = torch::cat(flat).contiguous();
+  hooks_.ranks->sum({all.data_ptr<float>(), static_cast<size_t>(all.numel())});
+  int64_t at = 0;
+  for (torch::Tensor& gradient : gradients) {
+    gradient.copy_(all.narrow(0, at, gradient.numel()).reshape(gradient.sizes()));
+    at += gradient.numel();
+  }
+}
+
 /// From sample `first` on, the ones before having lost `loss_sum` together.
 EpochRecord Trainer::epoch(int64_t number, int64_t first, double loss_sum) {
   const auto start = Clock::now();
@@ -175,19 +225,27 @@ EpochRecord Trainer::epoch(int64_t number, int64_t first, double loss_sum) {
   std::iota(order.begin(), order.end(), 0);
   Rng shuffler(seed_of(options_.seed, number, 1));
   shuffler.shuffle<int64_t>(order);
-  const auto total = static_cast<int64_t>(order.size());
-  const int64_t of_a_step = options_.batch * options_.accumulate;
+  const uint64_t rank = hooks_.ranks != nullptr ? static_cast<uint64_t>(hooks_.ranks->rank()) : 0;
+  const int64_t total = samples_;
+  const int64_t of_a_step = whole_batch_ * options_.accumulate;
   const int64_t already = first;
-  for (; first < total; first += options_.batch) {
+  for (; first < total; first += whole_batch_) {
     hooks_.progress.check_cancelled();
-    const int64_t count = std::min(options_.batch, total - first);
+    const int64_t count = std::min(whole_batch_, total - first);
     const int64_t step_number = (number - 1) * steps_per_epoch_ + first / of_a_step;
+    const auto [begin, end] = own_part(count);
     // What is drawn depends on the place in the data alone, so that a run may go on from anywhere.
-    Rng images(seed_of(options_.seed, number, 2) + static_cast<uint64_t>(first));
-    torch::manual_seed(seed_of(options_.seed, number, 3) + static_cast<uint64_t>(first));
-    const TakenBatch batch = take({order.data() + first, static_cast<size_t>(count)}, images);
-    const torch::Tensor loss = loss_of(batch);
-    const double value = loss.item<double>();
+    const auto place = static_cast<uint64_t>(first + begin);
+    Rng images(seed_of(options_.seed, number, 2) + place);
+    torch::manual_seed(seed_of(options_.seed, number, 3 + rank) + place);
+    const TakenBatch batch =
+        take({order.data() + first + begin, static_cast<size_t>(end - begin)}, images);
+    torch::Tensor loss = loss_of(batch);
+    // Of a batch that is shared, the gradients and losses of all ranks add up to the mean.
+    if (end - begin != count) {
+      loss = loss * (static_cast<double>(end - begin) / static_cast<double>(count));
+    }
+    const double value = summed(loss.item<double>());
     if (!std::isfinite(value)) diverged(batch, number, step_number + 1);
     loss_sum += value * static_cast<double>(count);
     (options_.accumulate > 1 ? loss / options_.accumulate : loss).backward();
@@ -215,7 +273,8 @@ TrainState Trainer::state() const {
     return average != averages_.end() ? average->second : tensor;
   };
   for (const auto& [name, tensor] : executor_.parameters()) {
-    s.parameters[name] = from_torch(executor_.deployed(name, now("parameter." + name, tensor)));
+    s.parameters[name] =
+        from_torch(executor_.used(name, now("parameter." + name, tensor)).detach());
   }
   for (const auto& [name, tensor] : executor_.buffers()) s.parameters[name] = from_torch(tensor);
   for (const auto& [name, grid] : executor_.weight_grids()) {
@@ -230,16 +289,22 @@ TrainState Trainer::state() const {
 }
 
 void Trainer::judge(EpochRecord& record) {
-  const bool measured = static_cast<bool>(hooks_.evaluate);
+  bool measured = static_cast<bool>(hooks_.evaluate);
+  if (hooks_.ranks != nullptr) measured = hooks_.ranks->from_first(measured ? 1 : 0) != 0;
   if (!measured) {
     result_.state = state();
     result_.best_epoch = record.epoch;
     return;
   }
   TrainState now = state();
-  record.metric = hooks_.evaluate(now);
+  // The first rank measures, the others learn what it found.
+  record.metric = hooks_.evaluate ? hooks_.evaluate(now) : 0;
+  if (hooks_.ranks != nullptr) record.metric = hooks_.ranks->from_first(*record.metric);
   if (result_.best_epoch != 0 && *record.metric <= best_metric_) return;
-  best_metric_ = *record.metric;
+  // A state that is not to come out gives way to the next.
+  const bool settled =
+      std::ranges::all_of(methods_, [](const auto& method) { return method->settled(); });
+  best_metric_ = settled ? *record.metric : std::numeric_limits<double>::lowest();
   result_.best_epoch = record.epoch;
   result_.state = std::move(now);
 }
@@ -254,7 +319,7 @@ void add_state(const std::string& prefix, const TrainState& s, std::map<std::str
 }
 
 void Trainer::save(int64_t epoch, int64_t samples, double loss_sum) const {
-  if (place_.path.empty()) return;
+  if (place_.path.empty() || (hooks_.ranks != nullptr && !hooks_.ranks->first())) return;
   Checkpoint c;
   c.epoch = epoch;
   c.samples = samples;

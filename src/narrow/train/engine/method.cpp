@@ -7,6 +7,7 @@
 
 #include "narrow/core/error.h"
 #include "narrow/train/engine/bridge.h"
+#include "narrow/train/engine/pruning.h"
 
 namespace narrow::train {
 namespace {
@@ -20,7 +21,9 @@ class FollowWeights : public Method {
  private:
   void follow() {
     for (auto& [name, grid] : executor_.weight_grids()) {
-      if (grid.rule().follow) grid.follow(executor_.parameters().at(name));
+      if (grid.rule().follow) {
+        grid.follow(executor_.used(name, executor_.parameters().at(name)));
+      }
     }
   }
   Executor& executor_;
@@ -113,12 +116,14 @@ std::vector<std::unique_ptr<Method>> make_methods(Executor& executor, Learned& /
                                                   const TrainPlan& plan,
                                                   const TrainOptions& options) {
   std::vector<std::unique_ptr<Method>> methods;
-  if (plan.weights.empty() && plan.activations.empty()) return methods;
+  // First, so that what follows weights follows those that are left.
+  if (options.prune.active()) methods.push_back(make_pruning(executor, plan, options));
   const QatOptions& qat = options.qat;
   if (weight_rule(qat).follow) methods.push_back(std::make_unique<FollowWeights>(executor));
   if (qat.method == QatMethod::wrpn) {
     // Clipped where the network that came in ends, for good.
-    for (auto& [name, grid] : executor.weight_grids()) grid.follow(executor.parameters().at(name));
+    for (auto& [name, grid] : executor.weight_grids())
+      grid.follow(executor.used(name, executor.parameters().at(name)));
   }
   if (activation_rule(qat).observe) {
     methods.push_back(std::make_unique<MovingAverage>(executor, qat));
@@ -127,6 +132,7 @@ std::vector<std::unique_ptr<Method>> make_methods(Executor& executor, Learned& /
     methods.push_back(std::make_unique<ClipDecay>(executor, qat.clip_decay));
   }
   if (qat.oscillation > 0) methods.push_back(make_oscillation_freezing(executor, qat));
+  if (options.regularize.active()) methods.push_back(make_regularizer(executor, plan, options));
   return methods;
 }
 

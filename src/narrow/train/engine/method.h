@@ -31,6 +31,8 @@ class Method {
   /// Gradients of the step are there.
   virtual void before_step(const StepInfo&) {}
   virtual void after_step(const StepInfo&) {}
+  /// Whether a state is one that may come out, however good it is.
+  virtual bool settled() const { return true; }
   /// Tensors by name, of this method's own.
   virtual void save(std::map<std::string, Tensor>&) const {}
   /// Throws corrupt_data where one is missing.

@@ -6,7 +6,9 @@
 #include "narrow/core/error.h"
 #include "narrow/train/engine/bridge.h"
 #include "narrow/train/engine/executor.h"
+#include "narrow/train/engine/group.h"
 #include "narrow/train/engine/loop.h"
+#include "narrow/train/engine/torchscript/import.h"
 
 namespace narrow::train {
 namespace {
@@ -48,7 +50,12 @@ std::vector<std::string> operators() {
   return names;
 }
 
-constexpr Plugin kPlugin = {kPluginVersion, TORCH_VERSION, train, run, operators};
+ScriptImport import(const std::string& path, const std::vector<SymbolicShape>& inputs) {
+  return translated([&] { return import_torchscript(path, inputs); });
+}
+
+constexpr Plugin kPlugin = {kPluginVersion, TORCH_VERSION, train,     run,
+                            operators,      import,        join_ranks};
 
 }  // namespace
 }  // namespace narrow::train

@@ -8,6 +8,7 @@
 
 #include "narrow/core/error.h"
 #include "narrow/graph/conv_shape.h"
+#include "narrow/train/engine/group.h"
 #include "narrow/train/engine/ops/rule_util.h"
 
 namespace narrow::train {
@@ -60,11 +61,40 @@ Forward make_gemm(const Graph&, const Node& node) {
   };
 }
 
+/// With the mean and variance of all ranks' samples together.
+torch::Tensor shared_batch_norm(const Tensors& in, double momentum, double epsilon, Ranks& ranks) {
+  const torch::Tensor& x = in[0];
+  std::vector<int64_t> axes;
+  std::vector<int64_t> shape(static_cast<size_t>(x.dim()), 1);
+  for (int64_t i = 0; i < x.dim(); ++i) {
+    if (i != 1) axes.push_back(i);
+  }
+  shape[1] = x.size(1);
+  const torch::Tensor own = torch::full({1}, static_cast<double>(x.numel() / x.size(1)));
+  const torch::Tensor sums = sum_over_ranks(torch::cat({x.sum(axes), own}), ranks);
+  const torch::Tensor count = sums.narrow(0, x.size(1), 1).detach();
+  const torch::Tensor mean = sums.narrow(0, 0, x.size(1)) / count;
+  const torch::Tensor centred = x - mean.reshape(shape);
+  const torch::Tensor variance = sum_over_ranks((centred * centred).sum(axes), ranks) / count;
+  {
+    const torch::NoGradGuard guard;
+    torch::Tensor running_mean = in[3];
+    torch::Tensor running_variance = in[4];
+    running_mean.lerp_(mean, 1 - momentum);
+    running_variance.lerp_(variance * count / (count - 1).clamp_min(1), 1 - momentum);
+  }
+  const torch::Tensor scale = in[1] * torch::rsqrt(variance + epsilon);
+  return centred * scale.reshape(shape) + in[2].reshape(shape);
+}
+
 Forward make_batch_norm(const Graph&, const Node& node) {
   const float epsilon = node.float_or("epsilon", 1e-5F);
   const float momentum = node.float_or("momentum", 0.9F);
   return [=](const Tensors& in, const RunMode& mode) -> Tensors {
     // The running statistics are constants of the executor: updated in place while training.
+    if (mode.training && mode.ranks != nullptr) {
+      return {shared_batch_norm(in, momentum, epsilon, *mode.ranks)};
+    }
     return {torch::batch_norm(in[0], in[1], in[2], in[3], in[4], mode.training, 1 - momentum,
                               epsilon, false)};
   };
