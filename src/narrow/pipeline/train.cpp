@@ -26,7 +26,9 @@
 #include "narrow/ptq/plan.h"
 #include "narrow/ptq/rtn/rtn.h"
 #include "narrow/ptq/targets.h"
+#include "narrow/report/train_curve.h"
 #include "narrow/runtime/session.h"
+#include "narrow/train/checkpoint.h"
 #include "narrow/train/library.h"
 #include "narrow/train/networks.h"
 
@@ -59,7 +61,7 @@ class TrainRun {
   double measure(const Graph& graph) const;
   TrainState start() const;
   std::string fingerprint() const;
-  train::TrainHooks hooks();
+  train::TrainHooks hooks(const train::CheckpointPlace& place);
   void save(const TrainState& state);
   void save_at_once();
   void learn();
@@ -218,7 +220,7 @@ std::string TrainRun::fingerprint() const {
   return hash.hex();
 }
 
-train::TrainHooks TrainRun::hooks() {
+train::TrainHooks TrainRun::hooks(const train::CheckpointPlace& place) {
   train::TrainHooks hooks;
   hooks.ranks = ranks_.get();
   if (report_.rank == 0) hooks.progress = job_.progress;
@@ -230,13 +232,18 @@ train::TrainHooks TrainRun::hooks() {
       return teacher_->run(ordered);
     };
   }
-  std::string lines = "epoch,loss,lr,metric,seconds,samples_per_second\n";
   if (report_.rank != 0) return hooks;
-  hooks.epoch = [this, lines](const train::EpochRecord& r) mutable {
-    lines += fmt::format("{},{:.6f},{:.6g},{},{:.2f},{:.1f}\n", r.epoch, r.loss, r.lr,
-                         r.metric ? fmt::format("{:.4f}", *r.metric) : "", r.seconds,
-                         r.samples_per_second);
-    if (!job_.log.empty()) write_text(job_.log, lines);
+  std::vector<train::EpochRecord> epochs;
+  if (place.resume) epochs = train::read_checkpoint(place).epochs;
+  hooks.epoch = [this, epochs](const train::EpochRecord& r) mutable {
+    epochs.push_back(r);
+    if (!job_.log.empty()) {
+      const bool json = job_.log.extension() == ".json";
+      write_text(job_.log, json ? epochs_as_json(epochs) : epochs_as_csv(epochs));
+    }
+    if (!job_.plot.empty()) {
+      write_text(job_.plot, epochs_as_svg(job_.output.filename().string(), epochs));
+    }
     if (job_.epoch) job_.epoch(r);
   };
   return hooks;
@@ -273,7 +280,7 @@ void TrainRun::learn() {
   place.fingerprint = fingerprint();
   place.resume = job_.resume;
   place.every_steps = job_.checkpoint_steps;
-  train::TrainResult result = plugin_->train(plan_, *data_, job_.options, hooks(), place);
+  train::TrainResult result = plugin_->train(plan_, *data_, job_.options, hooks(place), place);
   if (report_.rank == 0) {
     save(result.state);
     std::error_code ignored;

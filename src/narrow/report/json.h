@@ -8,6 +8,7 @@
 
 #include "narrow/evaluate/compare.h"
 #include "narrow/report/prune_report.h"
+#include "narrow/train/trainer.h"
 
 namespace narrow {
 
@@ -26,5 +27,6 @@ inline std::string json_text(const Json& json) {
 
 Json json_of(const ValueDifference& difference);
 Json json_of(const PruneReport& report);
+Json json_of(const train::EpochRecord& epoch);
 
 }  // namespace narrow
