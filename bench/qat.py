@@ -113,7 +113,7 @@ def methods():
             ("dorefa", ["--qat-method", "dorefa"]), ("wrpn", ["--qat-method", "wrpn"]),
             ("fixed ranges", ["--ranges", "fixed"]), ("moving average", ["--ranges", "moving_average"]),
             ("first and last layer at 8 bits", ["--first-last", 8]), ("per tensor", ["--granularity", "per_tensor"]),
-            ("groups of 32", ["--group-size", 32]), ("oscillation freezing", ["--freeze-oscillating", 0.02])):
+            ("oscillation freezing", ["--freeze-oscillating", 0.02])):
         row = [name]
         for bits in ("w4a4", "w2a2"):
             r = run(f"methods {name} {bits}", model, "--qat", bits, "--epochs", 1, "--lr", LR[bits], "--schedule",

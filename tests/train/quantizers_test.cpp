@@ -195,6 +195,16 @@ TEST_F(PluginTest, RangesFollowTheirExtremesUntilTheyAreFrozen) {
   EXPECT_TRUE(identical(s.activations.at("r").zero_point, wanted.zero_point));
 }
 
+/// Two values of one group move its range within a batch.
+TEST_F(PluginTest, RangesOfGroupsMoveWithinABatch) {
+  TrainPlan plan = plan_of_grids();
+  plan.activations["h"] = {plan.activations.at("r").params, "r"};
+  TrainOptions o = options_of(2, 0.01);
+  o.qat.ranges = RangeKind::moving_average;
+  const TrainState s = plugin()->train(plan, Corners(), o, {}, {}).state;
+  EXPECT_TRUE(identical(s.activations.at("h").scale, s.activations.at("r").scale));
+}
+
 TEST_F(PluginTest, WeightsThatFlipAreFrozen) {
   TrainOptions o = options_of(20, 0.05);
   o.qat.oscillation = 0.015;

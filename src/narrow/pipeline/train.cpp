@@ -3,7 +3,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <memory>
 
 #include "narrow/core/clock.h"
@@ -118,11 +117,6 @@ double TrainRun::measure(const Graph& graph) const {
 void TrainRun::plan_float() {
   plan_.graph = graph_;
   plan_.parameters = train::trainable_parameters(graph_);
-  for (const auto& [name, params] : plan_.weights) {
-    // Weights in groups stand behind a Reshape.
-    const auto end = plan_.parameters.end();
-    if (std::find(plan_.parameters.begin(), end, name) == end) plan_.parameters.push_back(name);
-  }
   for (const std::string& name : plan_.parameters) {
     report_.parameters += graph_.constant(*graph_.find_value(name))->elements();
   }

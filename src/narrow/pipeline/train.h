@@ -29,8 +29,7 @@ struct TrainJob {
   std::optional<DataSpec> eval_data;       // empty: no metric while training
   std::string qat;                         // "w4a4", "w8a8"; empty: float
   int first_last = 0;                      // bits of the first and last layer; 0: those of qat
-  std::optional<Granularity> granularity;  // of weights; per_axis, or per_group with a group size
-  int64_t group_size = 0;
+  std::optional<Granularity> granularity;  // of weights: per_axis, per_tensor
   std::filesystem::path teacher;  // ONNX; empty: the float model itself where the loss asks
   train::TrainOptions options;
   std::filesystem::path checkpoint;  // empty: beside the output

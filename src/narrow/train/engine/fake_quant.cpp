@@ -194,7 +194,8 @@ void Grid::set_range(const Range& range) {
   const QuantParams now = params_from_ranges({&range.low, 1}, {&range.high, 1}, {}, params_.scheme);
   log_scale_.fill_(std::log(now.scale.item<float>()));
   if (now.zero_point.defined()) {
-    zero_.fill_(static_cast<float>(now.zero_point.item<int32_t>()));
+    // A new tensor: values of the same batch that are rounded already need the old one.
+    zero_ = torch::full_like(zero_, static_cast<float>(now.zero_point.item<int32_t>()));
   }
 }
 
