@@ -43,6 +43,7 @@ struct TrainFlags {
   QatFlags qat_flags;
   std::string checkpoint;
   std::string log;
+  std::string plot;
   PruneFlags prune;
   int64_t seed = 1;
   bool resume = false;
@@ -85,6 +86,7 @@ void run_train_command(const TrainFlags& flags, Context& context) {
   set_prune_options(flags.prune, job);
   job.checkpoint = flags.checkpoint;
   job.log = flags.log;
+  job.plot = flags.plot;
   job.resume = flags.resume;
   job.checkpoint_steps = flags.checkpoint_steps;
   job.progress = make_progress();
@@ -183,7 +185,8 @@ void add_train(CLI::App& app, Context& context) {
   add_integer(*command, "--checkpoint-steps", flags->checkpoint_steps, 0, 1000000000,
               "Also after so many steps (default 0: not)");
   command->add_flag("--resume", flags->resume, "Go on from the checkpoint of a run that ended");
-  command->add_option("--log", flags->log, "A line for each epoch")->type_name("CSV");
+  command->add_option("--log", flags->log, "The epochs, as CSV or as .json")->type_name("FILE");
+  command->add_option("--plot", flags->plot, "Loss and metric over epochs")->type_name("SVG");
   add_common_options(*command, context);
   command->footer(kExamples);
   command->callback([flags, command, &context] {

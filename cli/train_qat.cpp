@@ -25,9 +25,8 @@ void add_qat_flags(CLI::App& command, QatFlags& flags) {
              "Method pact: weight of the clips' squares (default 1e-4)");
   add_number(command, "--freeze-oscillating", o.oscillation, 0, 1,
              "Freeze weights that flip more often than this (default 0: none)");
-  add_choice(command, "--granularity", flags.granularity, {"per_tensor", "per_axis", "per_group"},
+  add_choice(command, "--granularity", flags.granularity, {"per_tensor", "per_axis"},
              "Of the weights' scales (default per_axis)");
-  add_integer(command, "--group-size", flags.group_size, 0, 1 << 20, "Granularity per_group");
   add_integer(command, "--first-last", flags.first_last, 0, 8,
               "Bits of the first and last layer (default 0: as the others)");
 }
@@ -41,12 +40,6 @@ void apply_qat_flags(const QatFlags& flags, TrainJob& job) {
   job.options.qat.ranges = *train::range_from_string(flags.ranges);
   job.options.qat.oscillation_start = std::max(0.1, flags.options.oscillation);
   job.granularity = granularity_from_string(flags.granularity);
-  if (flags.group_size > 0) job.granularity = Granularity::per_group;
-  job.group_size = flags.group_size;
-  if (job.granularity == Granularity::per_group && flags.group_size == 0) {
-    throw Error(ErrorCode::invalid_argument, "per_group needs the size of the groups",
-                "add --group-size 32");
-  }
   job.first_last = static_cast<int>(flags.first_last);
   if (job.first_last == 1) {
     throw Error(ErrorCode::invalid_argument, "--first-last is 1, not 2..8");

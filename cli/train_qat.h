@@ -14,7 +14,6 @@ struct QatFlags {
   std::string method = "lsq";
   std::string ranges = "learned";
   std::string granularity = "per_axis";
-  int64_t group_size = 0;
   int64_t first_last = 0;
   train::QatOptions options;
 };

@@ -1,5 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // train through the program.
+#include <signal.h>
+#include <unistd.h>
+
+#include <filesystem>
+
 #include "cli/cli_testing.h"
 
 namespace narrow {
@@ -73,6 +78,100 @@ TEST_F(Train, PrunesWithoutTraining) {
   }
 }
 
+/// The textbook: define, train, quantize without data at run time, with calibration, and by
+/// training; evaluate each. docs/from_pytorch.md has it for all of the data.
+TEST_F(Train, TheTextbookFlow) {
+  const std::string cnn = folder_.file("cnn.onnx");
+  narrow_json({"train",       "--arch",
+               "fashion_cnn", "-o",
+               cnn,           "--data",
+               data_,         "--eval-data",
+               few_,          "--epochs",
+               "2",           "--flip",
+               "--shift",     "1",
+               "--crop",      "2",
+               "--log",       folder_.file("log.json"),
+               "--plot",      folder_.file("curve.svg")});
+  const Json log = Json::parse(bytes_of(folder_.file("log.json")));
+  EXPECT_EQ(log.at("epochs").size(), 2);
+  EXPECT_NE(bytes_of(folder_.file("curve.svg")).find("</svg>"), std::string::npos);
+  const auto top1 = [&](const std::string& model) {
+    return narrow_json({"eval", model, "--data", few_}).at("value").get<double>();
+  };
+  const double before = top1(cnn);
+  EXPECT_GT(before, 45.0);  // ten classes
+  const std::string fixed = folder_.file("static.onnx");
+  narrow_json({"quantize", cnn, "-o", fixed, "--data", data_, "--calibration-samples", "100"});
+  EXPECT_NEAR(top1(fixed), before, 4);
+  const std::string dynamic = folder_.file("dynamic.onnx");
+  narrow_json({"quantize", cnn, "-o", dynamic, "--mode", "dynamic"});
+  EXPECT_NEAR(top1(dynamic), before, 4);
+  const std::string trained = folder_.file("qat.onnx");
+  narrow_json({"train", cnn, "-o", trained, "--qat", "w8a8", "--data", data_, "--epochs", "1"});
+  EXPECT_GT(top1(trained), before - 4);
+}
+
+TEST_F(Train, AKilledRunGoesOnFromItsLastSteps) {
+  const auto arguments = [&](const std::string& out) {
+    return std::vector<std::string>{"train",
+                                    fashion_model(),
+                                    "-o",
+                                    out,
+                                    "--qat",
+                                    "w4a4",
+                                    "--data",
+                                    data_,
+                                    "--epochs",
+                                    "2",
+                                    "--batch",
+                                    "20",
+                                    "--lr",
+                                    "1e-4",
+                                    "--threads",
+                                    "1",
+                                    "--checkpoint-steps",
+                                    "5"};
+  };
+  const std::string whole = folder_.file("whole.onnx");
+  narrow_json(arguments(whole));
+  const std::string cut = folder_.file("cut.onnx");
+  {
+    Process process(arguments(cut));
+    while (!std::filesystem::exists(cut + ".training")) ::usleep(1000);
+    ::kill(process.pid(), SIGKILL);
+    EXPECT_EQ(process.wait().code, 128 + SIGKILL);
+  }
+  EXPECT_FALSE(std::filesystem::exists(cut));
+  std::vector<std::string> again = arguments(cut);
+  again.emplace_back("--resume");
+  narrow_json(again);
+  EXPECT_EQ(bytes_of(cut), bytes_of(whole));
+}
+
+TEST_F(Train, EveryWayToLearnAGrid) {
+  const std::string out = folder_.file("o.onnx");
+  const std::string some = fashion_data(",split=train,samples=100");
+  const std::string judged = fashion_data(",samples=100");
+  const std::vector<std::vector<std::string>> ways = {
+      {"--qat-method", "lsq_plus"},
+      {"--qat-method", "pact"},
+      {"--qat-method", "dorefa"},
+      {"--qat-method", "wrpn"},
+      {"--ranges", "moving_average", "--freeze-step", "1"},
+      {"--first-last", "8"},
+      {"--granularity", "per_tensor"},
+      {"--freeze-oscillating", "0.02"},
+  };
+  for (const auto& way : ways) {
+    std::vector<std::string> arguments = {
+        "train", fashion_model(), "-o", out,    "--data", some,          "--qat",
+        "w4a4",  "--epochs",      "1",  "--lr", "1e-4",   "--eval-data", judged};
+    arguments.insert(arguments.end(), way.begin(), way.end());
+    const Json made = narrow_json(arguments);
+    EXPECT_GT(made.at("metric"), 75.0) << way[1];
+  }
+}
+
 TEST_F(Train, SaysWhatIsWrong) {
   const std::string out = folder_.file("o.onnx");
   const auto refused = [&](std::vector<std::string> args, const char* part) {
@@ -90,6 +189,7 @@ TEST_F(Train, SaysWhatIsWrong) {
   refused({folder_.file("none.onnx")}, "none.onnx");
   refused({fashion_model(), "--lr", "1e9"}, "--lr");
   refused({fashion_model(), "--resume"}, "o.onnx.training");
+  refused({fashion_model(), "--qat", "w4a4", "--qat-method", "lsqq"}, "lsq_plus");
   refused({fashion_model(), "--epochs", "0"}, "epochs");
   refused({fashion_model(), "--prune", "magnitud"}, "magnitude");
   refused({fashion_model(), "--prune", "level,layers=/fc3/Gemm", "--epochs", "0"}, "/fc1/Gemm");

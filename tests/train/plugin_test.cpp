@@ -17,36 +17,10 @@
 #include "narrow/runtime/session.h"
 #include "narrow/train/library.h"
 #include "narrow/train/networks.h"
-#include "support.h"
+#include "train/train_testing.h"
 
 namespace narrow::train {
 namespace {
-
-const Plugin* plugin() {
-#ifdef NARROW_TRAIN_PLUGIN
-  static const Plugin& loaded = [&]() -> const Plugin& {
-    setenv("NARROW_TRAIN_LIBRARY", NARROW_TRAIN_PLUGIN, 1);
-    return load_plugin();
-  }();
-  return &loaded;
-#else
-  return nullptr;
-#endif
-}
-
-class PluginTest : public ::testing::Test {
- protected:
-  void SetUp() override {
-    if (plugin() == nullptr) GTEST_SKIP() << "libtorch was not there when this was built";
-  }
-};
-
-Tensor noise(const Dims& dims, uint64_t seed) {
-  Tensor x(DType::float32, dims);
-  Rng rng(seed);
-  for (float& v : x.mutable_data<float>()) v = static_cast<float>(rng.normal());
-  return x;
-}
 
 /// Two clouds of points, apart.
 class Clouds final : public Dataset {

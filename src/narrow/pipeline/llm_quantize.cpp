@@ -389,7 +389,8 @@ std::string LlmQuantizer::write_rows(GgufWriter& writer, size_t i, JournalEntry&
   const int64_t rows = std::max<int64_t>(t.rows(), 1);
   const auto row = static_cast<size_t>(layout_.sizes[i] / static_cast<uint64_t>(rows));
   const int64_t chunk = chunk_rows(t, row);
-  const std::span<const std::byte> stored = source_->stored(i);
+  // What is copied has the rows in this file's order.
+  const std::span<const std::byte> stored = p.copy ? source_->raw(i) : source_->stored(i);
   std::vector<uint64_t> hashes(static_cast<size_t>(rows));
   std::vector<std::byte> buffer(p.copy ? 0 : row * static_cast<size_t>(std::min(chunk, rows)));
   std::vector<double> sums(p.copy ? 0 : 2 * static_cast<size_t>(std::min(chunk, rows)));

@@ -3,7 +3,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <memory>
 
 #include "narrow/core/clock.h"
@@ -30,7 +29,9 @@
 #include "narrow/ptq/plan.h"
 #include "narrow/ptq/rtn/rtn.h"
 #include "narrow/ptq/targets.h"
+#include "narrow/report/train_curve.h"
 #include "narrow/runtime/session.h"
+#include "narrow/train/checkpoint.h"
 #include "narrow/train/library.h"
 #include "narrow/train/networks.h"
 
@@ -66,7 +67,7 @@ class TrainRun {
   double measure(const Graph& graph) const;
   TrainState start() const;
   std::string fingerprint() const;
-  train::TrainHooks hooks();
+  train::TrainHooks hooks(const train::CheckpointPlace& place);
   void save(const TrainState& state);
   void save_at_once();
   void learn();
@@ -136,11 +137,6 @@ void TrainRun::make_smaller() {
 void TrainRun::plan_float() {
   plan_.graph = graph_;
   plan_.parameters = train::trainable_parameters(graph_);
-  for (const auto& [name, params] : plan_.weights) {
-    // Weights in groups stand behind a Reshape.
-    const auto end = plan_.parameters.end();
-    if (std::find(plan_.parameters.begin(), end, name) == end) plan_.parameters.push_back(name);
-  }
   const bool prunes = job_.options.prune.active() || job_.options.regularize.active();
   if (prunes && (job_.adapters.active() || !job_.freeze.empty())) {
     throw Error(ErrorCode::unsupported, "pruning changes all weights",
@@ -262,7 +258,7 @@ std::string TrainRun::fingerprint() const {
   return hash.hex();
 }
 
-train::TrainHooks TrainRun::hooks() {
+train::TrainHooks TrainRun::hooks(const train::CheckpointPlace& place) {
   train::TrainHooks hooks;
   hooks.ranks = ranks_.get();
   if (report_.rank == 0) hooks.progress = job_.progress;
@@ -274,7 +270,9 @@ train::TrainHooks TrainRun::hooks() {
       return teacher_->run(ordered);
     };
   }
-  if (report_.rank == 0) hooks.epoch = epoch_log(job_);
+  if (report_.rank != 0) return hooks;
+  hooks.epoch = epoch_log(job_, place.resume ? train::read_checkpoint(place).epochs
+                                             : std::vector<train::EpochRecord>{});
   return hooks;
 }
 
@@ -313,7 +311,7 @@ void TrainRun::learn() {
   place.fingerprint = fingerprint();
   place.resume = job_.resume;
   place.every_steps = job_.checkpoint_steps;
-  train::TrainResult result = plugin_->train(plan_, *data_, job_.options, hooks(), place);
+  train::TrainResult result = plugin_->train(plan_, *data_, job_.options, hooks(place), place);
   if (report_.rank == 0) {
     save(result.state);
     std::error_code ignored;
@@ -357,13 +355,17 @@ std::string options_text(const TrainJob& job, int ranks) {
       qat_fingerprint(job), to_text(job.adapters), fmt::join(job.freeze, ";"));
 }
 
-std::function<void(const train::EpochRecord&)> epoch_log(const TrainJob& job) {
-  std::string lines = "epoch,loss,lr,metric,seconds,samples_per_second\n";
-  return [&job, lines](const train::EpochRecord& r) mutable {
-    lines += fmt::format("{},{:.6f},{:.6g},{},{:.2f},{:.1f}\n", r.epoch, r.loss, r.lr,
-                         r.metric ? fmt::format("{:.4f}", *r.metric) : "", r.seconds,
-                         r.samples_per_second);
-    if (!job.log.empty()) write_text(job.log, lines);
+std::function<void(const train::EpochRecord&)> epoch_log(const TrainJob& job,
+                                                         std::vector<train::EpochRecord> before) {
+  return [&job, epochs = std::move(before)](const train::EpochRecord& r) mutable {
+    epochs.push_back(r);
+    if (!job.log.empty()) {
+      const bool json = job.log.extension() == ".json";
+      write_text(job.log, json ? epochs_as_json(epochs) : epochs_as_csv(epochs));
+    }
+    if (!job.plot.empty()) {
+      write_text(job.plot, epochs_as_svg(job.output.filename().string(), epochs));
+    }
     if (job.epoch) job.epoch(r);
   };
 }

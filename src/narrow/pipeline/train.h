@@ -37,8 +37,7 @@ struct TrainJob {
   AdapterOptions adapters;
   std::string qat;                         // "w4a4", "w8a8"; empty: float
   int first_last = 0;                      // bits of the first and last layer; 0: those of qat
-  std::optional<Granularity> granularity;  // of weights; per_axis, or per_group with a group size
-  int64_t group_size = 0;
+  std::optional<Granularity> granularity;  // of weights: per_axis, per_tensor
   std::filesystem::path teacher;   // ONNX; empty: the float model itself where the loss asks
   train::ThinOptions thin;         // filters removed before training
   train::LowRankOptions low_rank;  // layers factored before training
@@ -48,7 +47,8 @@ struct TrainJob {
   int64_t checkpoint_steps = 0;  // besides after each epoch; 0: not
   bool keep_norms = false;       // in a float model that is written: batch norms are not folded
   std::map<std::string, std::string> metadata;  // of the model that is written, besides its own
-  std::filesystem::path log;                    // CSV, a line per epoch; may be empty
+  std::filesystem::path log;   // of the epochs, CSV or JSON by its name; may be empty
+  std::filesystem::path plot;  // SVG of loss and metric; may be empty
   Progress progress;
   std::function<void(const train::EpochRecord&)> epoch;
 };
@@ -56,7 +56,9 @@ struct TrainJob {
 /// What of the options decides about the result, for fingerprints.
 std::string options_text(const TrainJob& job, int ranks = 1);
 /// Writes the log of the job, a line for each epoch, and tells the job. The job must outlive it.
-std::function<void(const train::EpochRecord&)> epoch_log(const TrainJob& job);
+/// `before`: the epochs of the run that is resumed.
+std::function<void(const train::EpochRecord&)> epoch_log(
+    const TrainJob& job, std::vector<train::EpochRecord> before = {});
 /// Where the state of a run is kept.
 std::filesystem::path checkpoint_of(const TrainJob& job);
 

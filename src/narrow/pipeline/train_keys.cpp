@@ -111,14 +111,9 @@ constexpr TrainKey kKeys[] = {
        j.options.qat.oscillation = number<double>(t);
        j.options.qat.oscillation_start = std::max(0.1, j.options.qat.oscillation);
      }},
-    {"group_size",
-     [](Job& j, const Text& t) {
-       j.group_size = number<int64_t>(t);
-       j.granularity = Granularity::per_group;
-     }},
     {"granularity",
      [](Job& j, const Text& t) {
-       j.granularity = choice(granularity_from_string, t, {"per_tensor", "per_axis", "per_group"});
+       j.granularity = choice(granularity_from_string, t, {"per_tensor", "per_axis"});
      }},
     {"first_last", [](Job& j, const Text& t) { j.first_last = number<int>(t); }},
     {"ema", set_real<&Options::ema>},

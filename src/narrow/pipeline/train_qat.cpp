@@ -40,7 +40,6 @@ QuantizeOptions qat_quantization(const Graph& graph, const TrainJob& job) {
   options.weights = NumberType{false, true, bits.weights};
   options.activations = NumberType{false, false, bits.activations};
   options.granularity = job.granularity;
-  options.group_size = job.group_size;
   if (job.first_last > 0) {
     const std::vector<std::string> layers = layers_of(graph);
     for (const size_t i : {size_t{0}, layers.size() - 1}) {
@@ -64,10 +63,10 @@ void keep_ends_at_8_bits(const Graph& graph, Assignment& assignment) {
 
 std::string qat_fingerprint(const TrainJob& job) {
   const train::QatOptions& o = job.options.qat;
-  return fmt::format("{} {} {} {} {} {} {} {} {} {} {}", to_string(o.method), to_string(o.ranges),
+  return fmt::format("{} {} {} {} {} {} {} {} {} {}", to_string(o.method), to_string(o.ranges),
                      o.freeze_step, o.range_momentum, o.clip_decay, o.oscillation,
                      o.oscillation_start, job.first_last,
-                     job.granularity ? to_string(*job.granularity) : "", job.group_size, job.qat);
+                     job.granularity ? to_string(*job.granularity) : "", job.qat);
 }
 
 }  // namespace narrow

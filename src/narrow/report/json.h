@@ -9,6 +9,7 @@
 #include "narrow/evaluate/compare.h"
 #include "narrow/report/prune_report.h"
 #include "narrow/report/thin_report.h"
+#include "narrow/train/trainer.h"
 
 namespace narrow {
 
@@ -28,5 +29,6 @@ inline std::string json_text(const Json& json) {
 Json json_of(const ValueDifference& difference);
 Json json_of(const PruneReport& report);
 Json json_of(const ThinReport& report);
+Json json_of(const train::EpochRecord& epoch);
 
 }  // namespace narrow

@@ -21,13 +21,7 @@ std::string to_json(const TrainReport& r) {
   put("perplexity", r.perplexity);
   j["best_epoch"] = r.best_epoch;
   j["epochs"] = Json::array();
-  for (const train::EpochRecord& e : r.epochs) {
-    Json record = {{"epoch", e.epoch}, {"loss", e.loss}, {"lr", e.lr}};
-    if (e.metric) record["metric"] = *e.metric;
-    record["seconds"] = e.seconds;
-    record["samples_per_second"] = e.samples_per_second;
-    j["epochs"].push_back(std::move(record));
-  }
+  for (const train::EpochRecord& e : r.epochs) j["epochs"].push_back(json_of(e));
   if (!r.notes.empty()) j["notes"] = r.notes;
   for (const ThinReport& thin : r.thinned) j["thinned"].push_back(json_of(thin));
   if (!r.prune.empty()) j["prune"] = json_of(r.prune);

@@ -91,8 +91,8 @@ void check_options(const TrainOptions& o) {
   check("patience", static_cast<double>(o.patience), 0, kMany);
   check("shift", static_cast<double>(o.augment.shift), 0, 1e3);
   check("crop", static_cast<double>(o.augment.crop), 0, 1e3);
-  check_options(o.prune, o.epochs);
   check_options(o.qat);
+  check_options(o.prune, o.epochs);
 }
 
 double learning_rate(const TrainOptions& o, int64_t step, int64_t steps_per_epoch) {

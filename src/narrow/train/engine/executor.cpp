@@ -175,12 +175,15 @@ void Executor::put(Tensors& values, ValueId id, torch::Tensor value, const RunMo
 /// The value of a constant that is trained, rounded or changed by an adapter.
 torch::Tensor Executor::weight(ValueId id) const {
   const auto slot = static_cast<size_t>(id);
+  const std::string& name = graph_.value(id).name;
   torch::Tensor w = constants_[slot];
-  if (trained_[slot] != nullptr) w = used(graph_.value(id).name, *trained_[slot]);
+  const Grid* grid = rounding_[slot].grid;
+  if (trained_[slot] != nullptr || grid != nullptr) {
+    w = used(name, trained_[slot] != nullptr ? *trained_[slot] : w);
+  }
   const LowRank* adapter = adapter_of_[slot];
   if (adapter != nullptr && adapter->merged) w = w + adapter->change(w);
-  const Grid* grid = rounding_[slot].grid;
-  if (grid != nullptr) w = (*grid)(grid->shaped(w));
+  if (grid != nullptr) w = (*grid)(w);
   if (blocks_of_[slot]) w = round_to_blocks(w, *blocks_of_[slot]);
   if (adapter != nullptr && !adapter->merged) w = w + adapter->change(w);
   return w;
@@ -188,13 +191,9 @@ torch::Tensor Executor::weight(ValueId id) const {
 
 torch::Tensor Executor::used(const std::string& name, const torch::Tensor& w) const {
   const auto mask = masks_.find(name);
-  return mask == masks_.end() ? w : PassThrough::apply(w, mask->second);
-}
-
-torch::Tensor Executor::deployed(const std::string& name, const torch::Tensor& parameter) const {
-  const torch::Tensor w = used(name, parameter);
+  const torch::Tensor kept = mask == masks_.end() ? w : PassThrough::apply(w, mask->second);
   const auto grid = weight_grids_.find(name);
-  return grid == weight_grids_.end() ? w : grid->second.shaped(w);
+  return grid == weight_grids_.end() ? kept : grid->second.shaped(kept);
 }
 
 Tensors Executor::values_of(const std::map<std::string, torch::Tensor>& inputs,

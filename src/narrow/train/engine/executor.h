@@ -80,8 +80,6 @@ class Executor {
   /// to all of w, so that what is pruned goes on learning and may come back.
   torch::Tensor used(const std::string& name, const torch::Tensor& w) const;
   const std::map<std::string, std::string>& groups() const { return groups_; }  // by value
-  /// A parameter as it is exported.
-  torch::Tensor deployed(const std::string& name, const torch::Tensor& parameter) const;
   /// Told of each value in training before it is rounded to the grid of its group.
   std::function<void(const std::string& group, Grid& grid, const torch::Tensor& x)> observe;
   std::map<std::string, LowRank>& adapters() { return adapters_; }  // by weight

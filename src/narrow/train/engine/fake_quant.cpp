@@ -185,7 +185,7 @@ torch::Tensor Grid::shaped(const torch::Tensor& x) const {
 
 void Grid::follow(const torch::Tensor& x) {
   const torch::NoGradGuard guard;
-  const QuantParams now = minmax_params(from_torch(shaped(x)), params_.scheme);
+  const QuantParams now = minmax_params(from_torch(x), params_.scheme);
   log_scale_.copy_(to_torch(now.scale).reshape({-1}).log());
 }
 
@@ -212,7 +212,8 @@ void Grid::set_range(const Range& range) {
   const QuantParams now = params_from_ranges({&range.low, 1}, {&range.high, 1}, {}, params_.scheme);
   log_scale_.fill_(std::log(now.scale.item<float>()));
   if (now.zero_point.defined()) {
-    zero_.fill_(static_cast<float>(now.zero_point.item<int32_t>()));
+    // A new tensor: values of the same batch that are rounded already need the old one.
+    zero_ = torch::full_like(zero_, static_cast<float>(now.zero_point.item<int32_t>()));
   }
 }
 

@@ -49,7 +49,7 @@ class Grid {
                 const std::function<void(int64_t first, const GridRun& run)>& body) const;
   /// The scales that logarithms stand for, as a file has them (binary16, where the scheme says so).
   torch::Tensor scales(const torch::Tensor& log_scale) const;
-  /// Scales from the extremes of x.
+  /// Scales from the extremes of x, which is shaped already.
   void follow(const torch::Tensor& x);
   /// The grid of the values between two numbers; per tensor.
   struct Range {

@@ -285,7 +285,8 @@ TrainState Trainer::state() const {
     return average != averages_.end() ? average->second : tensor;
   };
   for (const auto& [name, tensor] : executor_.parameters()) {
-    s.parameters[name] = from_torch(executor_.deployed(name, now("parameter." + name, tensor)));
+    s.parameters[name] =
+        from_torch(executor_.used(name, now("parameter." + name, tensor)).detach());
   }
   for (const auto& [name, tensor] : executor_.buffers()) s.parameters[name] = from_torch(tensor);
   for (const auto& [name, grid] : executor_.weight_grids()) {

@@ -126,7 +126,7 @@ std::vector<std::unique_ptr<Method>> make_methods(Executor& executor, Learned& /
     // Clipped where the network that came in ends, for good.
     for (auto& [name, grid] : executor.weight_grids()) {
       const auto weight = executor.parameters().find(name);
-      if (weight != executor.parameters().end()) grid.follow(weight->second);
+      if (weight != executor.parameters().end()) grid.follow(executor.used(name, weight->second));
     }
   }
   if (activation_rule(qat).observe) {
