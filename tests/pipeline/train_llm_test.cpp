@@ -72,7 +72,8 @@ class LlmTrainTest : public ::testing::Test {
       ADD_FAILURE() << "no error about " << part;
     } catch (const Error& e) {
       EXPECT_EQ(e.code(), code) << e.what();
-      EXPECT_NE(std::string(e.what()).find(part), std::string::npos) << e.what();
+      const std::string text = std::string(e.what()) + " " + e.hint();
+      EXPECT_NE(text.find(part), std::string::npos) << text;
     }
     EXPECT_FALSE(fs::exists(j.output));
   }
@@ -132,8 +133,9 @@ TEST_F(LlmTrainTest, TheFileHasTheTrainedCodes) {
     const TrainReport report = run_train(j);
     EXPECT_EQ(report.metric_name, "kl");
     ASSERT_EQ(report.epochs.size(), 1U);
-    // The metric of the state in memory and that of the file are of the same numbers.
-    EXPECT_EQ(*report.metric, *report.epochs[0].metric) << qat;
+    // The metric of the state in memory and that of the file are of the same weights; the rows of
+    // queries and keys have another order in the file, and so their sums.
+    EXPECT_NEAR(*report.metric, *report.epochs[0].metric, 1e-5) << qat;
     EXPECT_NE(*report.metric, *report.metric_ptq) << qat;
     EXPECT_TRUE(std::isfinite(*report.perplexity));
   }
@@ -222,7 +224,7 @@ TEST_F(LlmTrainTest, AdaptersAreMergedOntoTheGrid) {
   j.options.lr = 1e-2;
   const TrainReport report = run_train(j);
   EXPECT_EQ(report.parameters, 8 * (4 * 256 + 4 * 256));
-  EXPECT_EQ(*report.metric, *report.epochs[0].metric);
+  EXPECT_NEAR(*report.metric, *report.epochs[0].metric, 1e-5);
   EXPECT_NE(*report.metric, *report.metric_ptq);
 }
 
@@ -256,6 +258,7 @@ TEST_F(LlmTrainTest, AdaptersStayInAFileOfTheirOwn) {
 TEST_F(LlmTrainTest, WhatIsFrozenStaysAsItIs) {
   TrainJob j = job("f.gguf", "");
   j.freeze = {"blk.*", "token_embd.weight"};
+  j.options.loss = train::LossKind::cross_entropy;
   j.options.lr = 1e-2;
   const TrainReport report = run_train(j);
   EXPECT_EQ(report.parameters, 256);  // output_norm
