@@ -7,7 +7,9 @@
 #include "model.h"
 #include "narrow/core/error.h"
 #include "narrow/pipeline/train.h"
+#include "narrow/pipeline/train_text.h"
 #include "narrow/train/networks.h"
+#include "train_llm.h"
 #include "train_prune.h"
 #include "train_qat.h"
 #include "train_schedule.h"
@@ -24,7 +26,9 @@ constexpr const char* kExamples =
     "  narrow train cnn.onnx -o cnn-w2a2.onnx --qat w2a2 --loss distill --data "
     "mnist:DIR,split=train\n"
     "  narrow train cnn.onnx -o sparse.onnx --prune magnitude,sparsity=0.8 --qat w8a8 --data "
-    "mnist:DIR,split=train --eval-data mnist:DIR --epochs 4 --lr 3e-4\n";
+    "mnist:DIR,split=train --eval-data mnist:DIR --epochs 4 --lr 3e-4\n"
+    "  narrow train ./llama -o llama-w3.gguf --qat w3 --loss distill --data text:novels.txt "
+    "--eval-data text:heldout.txt,chunks=40\n";
 
 struct TrainFlags {
   std::string model;
@@ -44,6 +48,7 @@ struct TrainFlags {
   bool resume = false;
   bool dry_run = false;
   int64_t checkpoint_steps = 0;
+  AdapterFlags adapters;
   train::TrainOptions options;
 };
 
@@ -52,13 +57,20 @@ void run_train_command(const TrainFlags& flags, Context& context) {
     throw Error(ErrorCode::invalid_argument, "one of MODEL and --arch is needed",
                 "name a model to train on, or a network to train from scratch");
   }
-  check_output_path(flags.output);
+  const bool adapters_alone = is_text_spec(flags.data) && !flags.adapters.output.empty();
+  if (flags.output.empty() && !adapters_alone) {
+    throw Error(ErrorCode::invalid_argument, "-o is missing", "name the file to write");
+  }
+  if (!flags.output.empty()) check_output_path(flags.output);
   TrainJob job;
   job.model = flags.model;
   job.arch = flags.arch;
   job.output = flags.output;
-  job.data = parse_data_spec(flags.data);
-  if (!flags.eval_data.empty()) job.eval_data = parse_data_spec(flags.eval_data);
+  const auto data_of = [](const std::string& spec) {
+    return is_text_spec(spec) ? parse_text_spec(spec) : parse_data_spec(spec);
+  };
+  job.data = data_of(flags.data);
+  if (!flags.eval_data.empty()) job.eval_data = data_of(flags.eval_data);
   job.teacher = flags.teacher;
   job.options = flags.options;
   job.options.optimizer = *train::optimizer_from_string(flags.optimizer);
@@ -66,6 +78,8 @@ void run_train_command(const TrainFlags& flags, Context& context) {
   if (!phases) job.options.schedule = *train::schedule_from_string(flags.schedule);
   job.options.loss = *train::loss_from_string(flags.loss);
   apply_qat_flags(flags.qat_flags, job);
+  set_adapter_options(flags.adapters, job);
+  check_llm_training(job);
   job.options.seed = static_cast<uint64_t>(flags.seed);
   job.options.threads = context.thread_count();
   set_prune_options(flags.prune, job);
@@ -75,8 +89,14 @@ void run_train_command(const TrainFlags& flags, Context& context) {
   job.checkpoint_steps = flags.checkpoint_steps;
   job.progress = make_progress();
   if (!context.json) {
-    job.epoch = [](const train::EpochRecord& r) {
-      const std::string metric = r.metric ? fmt::format(", top1 {:.2f} %", *r.metric) : "";
+    const bool text = is_text_spec(flags.data);
+    const bool distills = job.options.loss != train::LossKind::cross_entropy;
+    job.epoch = [text, distills](const train::EpochRecord& r) {
+      std::string metric;
+      if (r.metric) {
+        metric = text ? fmt::format(", {} {:.5f}", distills ? "kl" : "perplexity", *r.metric)
+                      : fmt::format(", top1 {:.2f} %", *r.metric);
+      }
       write_stderr(fmt::format("epoch {}: loss {:.4f}{}, {:.0f} samples/s", r.epoch, r.loss, metric,
                                r.samples_per_second));
     };
@@ -93,11 +113,14 @@ void add_optimizer_flags(CLI::App& command, TrainFlags& flags) {
   train::TrainOptions& o = flags.options;
   constexpr double kLarge = 1e9;
   add_integer(command, "--epochs", o.epochs, 0, 1000000,
-              "Times through the data (default 10); 0: only remove weights");
-  add_integer(command, "--batch", o.batch, 1, 1000000, "Samples of a batch (default 100)");
+              "Times through the data (default 10; of a text 1); 0: only remove weights");
+  add_integer(command, "--batch", o.batch, 1, 1000000,
+              "Samples of a batch (default 100; of a text 4)");
   add_integer(command, "--accumulate", o.accumulate, 1, 1000000, "Batches of a step (default 1)");
   add_choice(command, "--optimizer", flags.optimizer, {"sgd", "adam", "adamw"}, "Default adam");
   add_number(command, "--lr", o.lr, 0, 1000, "Learning rate (default 1e-3)");
+  add_number(command, "--scale-lr", o.scale_lr, 0, 1000000,
+             "Learning rate of scales, times that of the rest (default 1)");
   add_number(command, "--momentum", o.momentum, 0, 1, "Of sgd (default 0.9)");
   add_number(command, "--weight-decay", o.weight_decay, 0, 1000, "Of kernels and matrices");
   add_number(command, "--clip-norm", o.clip_norm, 0, kLarge, "Largest norm of the gradients");
@@ -121,8 +144,9 @@ void add_loss_flags(CLI::App& command, TrainFlags& flags) {
   add_choice(command, "--loss", flags.loss, {"cross_entropy", "mse", "distill"},
              "To labels, or to the teacher's outputs (default cross_entropy)");
   command.add_option("--teacher", flags.teacher, "Of mse and distill (default: the float model)")
-      ->type_name("ONNX");
-  add_number(command, "--temperature", o.temperature, 0.01, 1000, "Of distill (default 4)");
+      ->type_name("MODEL");
+  add_number(command, "--temperature", o.temperature, 0.01, 1000,
+             "Of distill (default 4; of language models 1)");
   add_number(command, "--distill-weight", o.distill_weight, 0, 1,
              "Share of the teacher, the rest being the labels' (default 1)");
   add_number(command, "--label-smoothing", o.label_smoothing, 0, 0.999, "Default 0");
@@ -143,14 +167,13 @@ void add_train(CLI::App& app, Context& context) {
   std::vector<std::string> names;
   for (const train::Network& network : train::networks()) names.emplace_back(network.name);
   add_choice(*command, "--arch", flags->arch, names, "A network to train from scratch");
-  command->add_option("-o,--output", flags->output, "The model to write")
-      ->type_name("ONNX")
-      ->required();
+  command->add_option("-o,--output", flags->output, "The model to write")->type_name("FILE");
   add_data(*command, flags->data, "Data to train on")->required();
   command->add_option("--eval-data", flags->eval_data, "Data to measure on after each epoch")
       ->type_name("SPEC");
   add_qat_flags(*command, flags->qat_flags);
   add_optimizer_flags(*command, *flags);
+  add_adapter_flags(*command, flags->adapters);
   add_loss_flags(*command, *flags);
   add_prune_flags(*command, flags->prune);
   command
@@ -163,7 +186,11 @@ void add_train(CLI::App& app, Context& context) {
   command->add_option("--log", flags->log, "A line for each epoch")->type_name("CSV");
   add_common_options(*command, context);
   command->footer(kExamples);
-  command->callback([flags, &context] {
+  command->callback([flags, command, &context] {
+    if (is_text_spec(flags->data)) {
+      set_llm_defaults(*command, flags->options);
+      if (command->count("--schedule") == 0) flags->schedule = "cosine";
+    }
     context.run = [flags, &context] { run_train_command(*flags, context); };
   });
 }

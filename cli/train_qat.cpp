@@ -8,7 +8,10 @@ namespace narrow::cli {
 
 void add_qat_flags(CLI::App& command, QatFlags& flags) {
   train::QatOptions& o = flags.options;
-  command.add_option("--qat", flags.bits, "Bits of weights and activations, as in w4a4")
+  command
+      .add_option("--qat", flags.bits,
+                  "Bits of weights and activations, as in w4a4; of language models also w3a8+kv8, "
+                  "or a format of GGUF files")
       ->type_name("wNaM");
   add_choice(command, "--qat-method", flags.method, {"lsq", "lsq_plus", "pact", "dorefa", "wrpn"},
              "How grids learn (default lsq)");
@@ -31,7 +34,8 @@ void add_qat_flags(CLI::App& command, QatFlags& flags) {
 
 void apply_qat_flags(const QatFlags& flags, TrainJob& job) {
   job.qat = flags.bits;
-  if (!job.qat.empty()) parse_qat(job.qat);
+  // Of language models there are more: check_llm_training().
+  if (!job.qat.empty() && job.data.kind != "text") parse_qat(job.qat);
   job.options.qat = flags.options;
   job.options.qat.method = *train::qat_method_from_string(flags.method);
   job.options.qat.ranges = *train::range_from_string(flags.ranges);

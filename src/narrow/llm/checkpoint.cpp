@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <cstring>
 #include <unordered_map>
 #include <unordered_set>
 
@@ -91,7 +92,8 @@ struct Checkpoint::Impl {
   std::vector<CheckpointTensor> tensors;
   std::vector<std::span<const std::byte>> bytes;  // of each tensor
   std::unordered_map<std::string, size_t> index;
-  std::unordered_set<std::string> used;  // names of the file
+  std::unordered_set<std::string> used;              // names of the file
+  std::unordered_map<std::string, Tensor> replaced;  // by name, as raw() gives them
 
   void open_gguf(const fs::path& file);
   void open_folder(const fs::path& where, const fs::path& weights);
@@ -313,6 +315,29 @@ Checkpoint Checkpoint::open(const fs::path& path) {
   return checkpoint;
 }
 
+Checkpoint Checkpoint::with(const std::map<std::string, TensorInMemory>& tensors) const {
+  auto impl = std::make_shared<Impl>(*impl_);
+  for (const auto& [name, replacement] : tensors) {
+    const size_t place = impl->at(name);
+    CheckpointTensor& t = impl->tensors[place];
+    const Tensor& data = replacement.data;
+    const DType wanted = replacement.type == BlockType::f32 ? DType::float32 : DType::uint8;
+    t.type = replacement.type;
+    // What is in memory is as the model has it, but for the order of rows.
+    if (!is_rotated(t.difference)) t.difference = Difference::none;
+    if (data.dtype() != wanted || data.bytes() != t.bytes()) {
+      throw Error(ErrorCode::invalid_argument,
+                  fmt::format("{} bytes of {} for '{}' {}", data.bytes(), narrow::to_string(t.type),
+                              name, narrow::to_string(t.dims)));
+    }
+    impl->bytes[place] = {data.raw(), data.bytes()};
+    impl->replaced[name] = data;
+  }
+  Checkpoint out;
+  out.impl_ = std::move(impl);
+  return out;
+}
+
 const fs::path& Checkpoint::path() const {
   return impl_->path;
 }
@@ -345,12 +370,29 @@ const CheckpointTensor& Checkpoint::at(std::string_view name) const {
 Tensor Checkpoint::raw(std::string_view name) const {
   const CheckpointTensor& t = at(name);
   if (t.difference == Difference::computed) return read(name);
+  if (const auto found = impl_->replaced.find(t.name); found != impl_->replaced.end()) {
+    return found->second;
+  }
   if (impl_->safetensors) return impl_->safetensors->tensor(t.stored_name);
   const GgufTensor& stored = impl_->gguf->tensor_at(t.stored_name);
   if (stored.type->dtype != DType::undefined) return impl_->gguf->tensor(t.stored_name);
   const auto bytes = static_cast<int64_t>(row_bytes(t.type, t.columns()));
   return Tensor::view(impl_->gguf, stored.bytes.data(), stored.bytes.size(), DType::uint8,
                       {t.rows(), bytes});
+}
+
+Tensor Checkpoint::raw_in_gguf_order(std::string_view name) const {
+  const CheckpointTensor& t = at(name);
+  Tensor stored = raw(name);
+  if (!is_rotated(t.difference)) return stored;
+  Tensor out(stored.dtype(), stored.dims());
+  const size_t size = stored.bytes() / static_cast<size_t>(stored.dim(0));
+  for (int64_t row = 0; row < stored.dim(0); ++row) {
+    const int64_t from = half_rotation_row(row, impl_->config.head_dim);
+    std::memcpy(out.mutable_raw() + static_cast<size_t>(row) * size,
+                stored.raw() + static_cast<size_t>(from) * size, size);
+  }
+  return out;
 }
 
 namespace {
@@ -467,7 +509,7 @@ void Checkpoint::read_hf_rows(const CheckpointTensor& t, int64_t first, int64_t 
                 fmt::format("rows {}..{} of '{}' {} into {} floats", first, first + count,
                             t.hf_name, narrow::to_string(dims), out.size()));
   }
-  if (!is_gguf()) {
+  if (t.difference == t.hf_difference) {
     const size_t size = row_bytes(t.type, dims.back());
     decode_rows(t.type,
                 impl_->bytes[impl_->at(t.name)].subspan(static_cast<size_t>(first) * size,

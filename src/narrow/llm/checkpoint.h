@@ -11,6 +11,7 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -48,6 +49,13 @@ struct CheckpointTensor {
 /// other tensors have one order.
 enum class RowOrder : uint8_t { gguf, stored };
 
+/// A tensor that stands for one of a file: float32 with the dims of CheckpointTensor, or uint8
+/// [rows, bytes of a row] of a block codec. Rows are in the stored order.
+struct TensorInMemory {
+  BlockType type = BlockType::f32;
+  Tensor data;
+};
+
 /// Does not change; copies share everything; any number of threads may read.
 class Checkpoint {
  public:
@@ -56,6 +64,10 @@ class Checkpoint {
   /// type), corrupt_data where tensors are missing, left over, or have other shapes than the config
   /// gives: each is named with both.
   static Checkpoint open(const std::filesystem::path& path);
+
+  /// The same model with other tensors in place of those of these names. Throws not_found, and
+  /// invalid_argument for another size.
+  Checkpoint with(const std::map<std::string, TensorInMemory>& tensors) const;
 
   const std::filesystem::path& path() const;
   bool is_gguf() const;
@@ -74,6 +86,9 @@ class Checkpoint {
   /// transposed; norms of gemma less one), or uint8 [rows, bytes of a row] of block codecs. A view
   /// of the mapped file, or a copy where the file does not align it.
   Tensor raw(std::string_view name) const;
+  /// The same with the rows of query and key matrices in GGUF's order; a copy where that is
+  /// another.
+  Tensor raw_in_gguf_order(std::string_view name) const;
   /// Rows [first, first + count) of `dims` as float32, as GGUF has them (or the model with the
   /// stored order of rows). A vector is one row. Throws invalid_argument when `out` has another
   /// size.

@@ -70,7 +70,9 @@ class TemporaryFolder {
 class LlmFolderWriter {
  public:
   explicit LlmFolderWriter(const LlmFolderJob& job)
-      : job_(job), threads_(job.threads), model_(llm::Checkpoint::open(job.model)) {
+      : job_(job),
+        threads_(job.threads),
+        model_(job.weights ? *job.weights : llm::Checkpoint::open(job.model)) {
     for (const llm::CheckpointTensor& t : model_.tensors()) {
       if (!t.hf_name.empty()) tensors_[t.hf_name] = &t;
     }
@@ -113,7 +115,7 @@ void LlmFolderWriter::write_tensor(SafetensorsWriter& writer, const llm::Checkpo
   const Dims dims = model_.hf_dims(t);
   const int64_t columns = dims.back();
   const int64_t rows = dims.size() < 2 ? 1 : dims.front();
-  const bool same_order = !model_.is_gguf() || t.hf_difference == llm::Difference::none;
+  const bool same_order = t.difference == t.hf_difference;
   const Tensor stored = model_.raw(t.name);
   const std::span<const std::byte> bytes(stored.raw(), stored.bytes());
   if (same_order && float_type("", t.type) == dtype && codec(t.type).block_values == 1) {

@@ -8,15 +8,19 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 
 #include "narrow/core/progress.h"
+#include "narrow/llm/checkpoint.h"
 #include "narrow/report/weights_report.h"
 
 namespace narrow {
 
 struct LlmFolderJob {
-  std::filesystem::path model;   // a .gguf file or the folder of a Hugging Face model
+  std::filesystem::path model;  // a .gguf file or the folder of a Hugging Face model
+  /// Read in place of the files of `model`, whose name stays that of the job.
+  std::optional<llm::Checkpoint> weights;
   std::filesystem::path output;  // a folder that is not there, or empty
   /// Of the matrices: f32 (then of all tensors), f16 or bf16; empty: float tensors keep their type,
   /// and weights in blocks become f32.

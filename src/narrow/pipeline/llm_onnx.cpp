@@ -5,10 +5,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <map>
 
 #include "narrow/core/clock.h"
 #include "narrow/core/error.h"
+#include "narrow/core/half.h"
 #include "narrow/core/parallel.h"
 #include "narrow/core/suggest.h"
 #include "narrow/core/version.h"
@@ -61,7 +63,7 @@ class LlmOnnxWriter {
       : job_(job),
         threads_(job.threads),
         format_(find_onnx_weight_format(job.format)),
-        model_(llm::Checkpoint::open(job.model)) {}
+        model_(job.weights ? *job.weights : llm::Checkpoint::open(job.model)) {}
 
   WeightsReport run();
 
@@ -193,10 +195,43 @@ void LlmOnnxWriter::check_source() const {
   }
 }
 
+/// The grid of a matrix of Q4_0 or Q8_0 blocks where it is one of this scheme, [in, out]: codes of
+/// these scales are those of the blocks. Not where a scale is none that QuantizeLinear takes.
+std::optional<QuantParams> grid_of_blocks(const llm::Checkpoint& model,
+                                          const llm::CheckpointTensor& t, const Scheme& scheme) {
+  constexpr int64_t kGroup = 32;
+  const BlockType type = scheme.bits == 4 ? BlockType::q4_0 : BlockType::q8_0;
+  const bool fits = (scheme.bits == 4 || scheme.bits == 8) && t.type == type &&
+                    scheme.granularity == Granularity::per_group && scheme.axis == 0 &&
+                    scheme.group_size == kGroup && scheme.symmetry == Symmetry::symmetric &&
+                    scheme.is_signed && !scheme.narrow_range;
+  if (!fits) return std::nullopt;
+  const Tensor raw = model.raw(t.name);
+  const int64_t groups = t.columns() / kGroup;
+  QuantParams params;
+  params.scheme = scheme;
+  params.scale = Tensor(DType::float32, {groups, t.rows()});
+  float* scales = params.scale.mutable_data<float>().data();
+  for (int64_t row = 0; row < t.rows(); ++row) {
+    for (int64_t g = 0; g < groups; ++g) {
+      Half half;
+      std::memcpy(&half, raw.raw() + (row * groups + g) * codec(type).block_bytes, sizeof half);
+      const float scale = to_float(half);
+      if (!(scale > 0) || !std::isfinite(scale)) return std::nullopt;
+      scales[g * t.rows() + row] = scale;
+    }
+  }
+  return params;
+}
+
 void LlmOnnxWriter::round_layer(const Weight& w, const Scheme& scheme, QuantizedTensor& out) {
   const Tensor x = read(w);
+  const auto same = w.columns ? grid_of_blocks(model_, *w.tensor, scheme) : std::nullopt;
   try {
-    if (job_.method == WeightMethod::rtn) {
+    if (same) {
+      out.params = *same;
+      out.codes = narrow::quantize(x, out.params);
+    } else if (job_.method == WeightMethod::rtn) {
       out.params = minmax_params(x, scheme);
       out.codes = narrow::quantize(x, out.params);
     } else {

@@ -10,12 +10,14 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "narrow/core/progress.h"
+#include "narrow/llm/checkpoint.h"
 #include "narrow/pipeline/llm_quantize.h"
 #include "narrow/ptq/options.h"
 #include "narrow/report/weights_report.h"
@@ -35,16 +37,20 @@ std::span<const OnnxWeightFormat> onnx_weight_formats();
 const OnnxWeightFormat* find_onnx_weight_format(std::string_view name);
 
 struct LlmOnnxJob {
-  std::filesystem::path model;   // a .gguf file or the folder of a Hugging Face model
+  std::filesystem::path model;  // a .gguf file or the folder of a Hugging Face model
+  /// Read in place of the files of `model`, whose name stays that of the job.
+  std::optional<llm::Checkpoint> weights;
   std::filesystem::path output;  // .onnx
   /// A name of onnx_weight_formats(), or f32, f16, bf16; empty: float tensors keep their type, and
   /// weights in blocks become f32.
   std::string format;
   WeightMethod method = WeightMethod::mse;  // not importance
   std::vector<std::string> keep_float;      // globs on names of tensors
-  bool requantize = false;                  // allow a source that is quantized already
-  int opset = 0;                            // 0: the lowest that expresses the graph
-  int threads = 0;                          // 0: all CPUs of the affinity mask
+  /// Allow a source that is quantized already. Q4_0 into w4g32 and Q8_0 into w8g32 keep their
+  /// codes.
+  bool requantize = false;
+  int opset = 0;    // 0: the lowest that expresses the graph
+  int threads = 0;  // 0: all CPUs of the affinity mask
   Progress progress;
 };
 

@@ -90,7 +90,9 @@ class LlmQuantizer {
 };
 
 LlmQuantizer::LlmQuantizer(const LlmQuantizeJob& job)
-    : job_(job), threads_(job.threads), source_(open_weights(job.model)) {
+    : job_(job),
+      threads_(job.threads),
+      source_(job.weights ? open_weights(*job.weights) : open_weights(job.model)) {
   if (!job.format.empty()) {
     format_ = &file_format(job.format);
   } else if (!source_->is_gguf()) {

@@ -17,6 +17,7 @@
 
 #include "narrow/core/error.h"
 #include "narrow/core/progress.h"
+#include "narrow/llm/checkpoint.h"
 #include "narrow/pipeline/llm_evaluate.h"
 #include "narrow/ptq/mixtures.h"
 #include "narrow/report/weights_report.h"
@@ -31,7 +32,9 @@ enum class WeightMethod : uint8_t {
 const char* to_string(WeightMethod method);
 
 struct LlmQuantizeJob {
-  std::filesystem::path model;   // a .gguf file or the folder of a Hugging Face model
+  std::filesystem::path model;  // a .gguf file or the folder of a Hugging Face model
+  /// Read in place of the files of `model`, whose name stays that of the job.
+  std::optional<llm::Checkpoint> weights;
   std::filesystem::path output;  // .gguf
   /// A name of file_formats(); empty: every tensor keeps its type (a conversion of the file alone).
   std::string format;

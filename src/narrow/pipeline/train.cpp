@@ -10,6 +10,7 @@
 #include "narrow/core/error.h"
 #include "narrow/core/file.h"
 #include "narrow/core/hash.h"
+#include "narrow/core/parallel.h"
 #include "narrow/core/rng.h"
 #include "narrow/core/version.h"
 #include "narrow/evaluate/bench.h"
@@ -20,9 +21,11 @@
 #include "narrow/graph/pass.h"
 #include "narrow/pipeline/calibrate.h"
 #include "narrow/pipeline/ranks.h"
+#include "narrow/pipeline/train_llm.h"
 #include "narrow/pipeline/train_prune.h"
 #include "narrow/pipeline/train_qat.h"
 #include "narrow/pipeline/train_thin.h"
+#include "narrow/pipeline/weight_source.h"
 #include "narrow/ptq/assign.h"
 #include "narrow/ptq/plan.h"
 #include "narrow/ptq/rtn/rtn.h"
@@ -57,6 +60,8 @@ class TrainRun {
   void plan_float();
   Statistics observe(const CalibrateOptions& options) const;
   void plan_grids();
+  void plan_adapters();
+  AdapterNames adapter_names() const;
   Graph exported(const TrainState& state) const;
   double measure(const Graph& graph) const;
   TrainState start() const;
@@ -136,6 +141,13 @@ void TrainRun::plan_float() {
     const auto end = plan_.parameters.end();
     if (std::find(plan_.parameters.begin(), end, name) == end) plan_.parameters.push_back(name);
   }
+  const bool prunes = job_.options.prune.active() || job_.options.regularize.active();
+  if (prunes && (job_.adapters.active() || !job_.freeze.empty())) {
+    throw Error(ErrorCode::unsupported, "pruning changes all weights",
+                "leave --freeze and --lora out, or prune in a run of its own");
+  }
+  freeze(job_.freeze, plan_);
+  plan_adapters();
   for (const std::string& name : plan_.parameters) {
     report_.parameters += graph_.constant(*graph_.find_value(name))->elements();
   }
@@ -155,6 +167,27 @@ Statistics TrainRun::observe(const CalibrateOptions& options) const {
     }
   }
   return merge_over_ranks(calibrate(graph_, values, *subset(data_, own), options), *ranks_);
+}
+
+/// Names in PEFT's files are those of the weights.
+AdapterNames TrainRun::adapter_names() const {
+  AdapterNames names;
+  for (const auto& [weight, adapter] : plan_.adapters) {
+    const bool ends = weight.ends_with(".weight");
+    names[weight] = ends ? weight.substr(0, weight.rfind('.')) : weight;
+  }
+  return names;
+}
+
+void TrainRun::plan_adapters() {
+  const AdapterOptions& o = job_.adapters;
+  if (!o.active()) return;
+  if (!o.output.empty() && !job_.qat.empty()) {
+    throw Error(ErrorCode::unsupported, "adapters stay beside the weights of float networks only",
+                "leave the adapter's output out: it is added to the weights on their grid");
+  }
+  add_adapters(o, job_.options.seed, plan_);
+  if (!o.input.empty()) read_adapters(o.input, adapter_names(), plan_);
 }
 
 /// The assignment of the bits that are asked for, its grids as calibration and weights give them.
@@ -187,6 +220,10 @@ Graph TrainRun::exported(const TrainState& state) const {
   Graph graph = graph_;
   train::set_parameters(graph, state);
   train::turn_off_dropout(graph);
+  for (const auto& [name, adapter] : state.adapters) {
+    const ValueId id = *graph.find_value(name);
+    graph.set_constant(id, with_adapter(*graph.constant(id), adapter));
+  }
   if (job_.qat.empty()) {
     PassOptions passes;
     passes.context.evaluate = evaluate_constant;
@@ -213,7 +250,6 @@ TrainState TrainRun::start() const {
 }
 
 std::string TrainRun::fingerprint() const {
-  const train::TrainOptions& o = job_.options;
   Hash64 hash;
   for (const ValueId id : graph_.live_values()) {
     const Value& value = graph_.value(id);
@@ -221,17 +257,8 @@ std::string TrainRun::fingerprint() const {
     if (value.is_constant()) hash.add(value.constant.raw(), value.constant.bytes());
   }
   hash.add_text(data_->fingerprint());
-  hash.add_text(fmt::format(
-      "{} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {}", kVersion,
-      report_.torch_version, job_.qat, o.epochs, o.batch * report_.ranks, to_string(o.optimizer),
-      o.lr, o.momentum, o.weight_decay, o.clip_norm, o.accumulate, to_string(o.schedule),
-      o.warmup_steps, o.step_epochs, o.gamma, o.min_factor, to_string(o.loss), o.label_smoothing,
-      o.temperature, o.distill_weight, o.ema, o.augment.shift, o.augment.flip, o.augment.crop,
-      o.seed, to_text(o.prune)));
-  hash.add_text(to_text(o.regularize));
-  hash.add_text(to_text(job_.thin));
-  hash.add_text(to_text(job_.low_rank));
-  hash.add_text(qat_fingerprint(job_));
+  hash.add_text(options_text(job_, report_.ranks));
+  hash.add_text(report_.torch_version);
   return hash.hex();
 }
 
@@ -247,19 +274,15 @@ train::TrainHooks TrainRun::hooks() {
       return teacher_->run(ordered);
     };
   }
-  std::string lines = "epoch,loss,lr,metric,seconds,samples_per_second\n";
-  if (report_.rank != 0) return hooks;
-  hooks.epoch = [this, lines](const train::EpochRecord& r) mutable {
-    lines += fmt::format("{},{:.6f},{:.6g},{},{:.2f},{:.1f}\n", r.epoch, r.loss, r.lr,
-                         r.metric ? fmt::format("{:.4f}", *r.metric) : "", r.seconds,
-                         r.samples_per_second);
-    if (!job_.log.empty()) write_text(job_.log, lines);
-    if (job_.epoch) job_.epoch(r);
-  };
+  if (report_.rank == 0) hooks.epoch = epoch_log(job_);
   return hooks;
 }
 
 void TrainRun::save(const TrainState& state) {
+  if (!state.adapters.empty()) {
+    write_adapters(job_.adapters.output, job_.adapters, state.adapters, adapter_names(), graph_,
+                   job_.model.string());
+  }
   Graph graph = exported(state);
   for (const auto& [key, text] : job_.metadata) graph.metadata[key] = text;
   graph.metadata["narrow.version"] = kVersion;
@@ -302,6 +325,8 @@ void TrainRun::learn() {
 
 TrainReport TrainRun::run() {
   const auto begin = Clock::now();
+  // The library has a limit of its own; teacher and evaluation run under this one.
+  const ThreadLimit limit(job_.options.threads);
   read();
   make_smaller();
   if (!job_.qat.empty()) plan_grids();
@@ -319,11 +344,36 @@ TrainReport TrainRun::run() {
 
 }  // namespace
 
+std::string options_text(const TrainJob& job, int ranks) {
+  const train::TrainOptions& o = job.options;
+  return fmt::format(
+      "{} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} "
+      "{} {}",
+      kVersion, job.qat, o.epochs, o.batch * ranks, to_string(o.optimizer), o.lr, o.scale_lr,
+      o.momentum, o.weight_decay, o.clip_norm, o.accumulate, to_string(o.schedule), o.warmup_steps,
+      o.step_epochs, o.gamma, o.min_factor, to_string(o.loss), o.label_smoothing, o.temperature,
+      o.distill_weight, o.ema, o.augment.shift, o.augment.flip, o.augment.crop, o.seed,
+      to_text(o.prune), to_text(o.regularize), to_text(job.thin), to_text(job.low_rank),
+      qat_fingerprint(job), to_text(job.adapters), fmt::join(job.freeze, ";"));
+}
+
+std::function<void(const train::EpochRecord&)> epoch_log(const TrainJob& job) {
+  std::string lines = "epoch,loss,lr,metric,seconds,samples_per_second\n";
+  return [&job, lines](const train::EpochRecord& r) mutable {
+    lines += fmt::format("{},{:.6f},{:.6g},{},{:.2f},{:.1f}\n", r.epoch, r.loss, r.lr,
+                         r.metric ? fmt::format("{:.4f}", *r.metric) : "", r.seconds,
+                         r.samples_per_second);
+    if (!job.log.empty()) write_text(job.log, lines);
+    if (job.epoch) job.epoch(r);
+  };
+}
+
 fs::path checkpoint_of(const TrainJob& job) {
   return job.checkpoint.empty() ? fs::path(job.output.string() + ".training") : job.checkpoint;
 }
 
 TrainReport run_train(const TrainJob& job) {
+  if (job.arch.empty() && is_language_model(job.model)) return run_llm_train(job);
   return TrainRun(job).run();
 }
 

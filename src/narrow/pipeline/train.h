@@ -14,9 +14,11 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "narrow/core/progress.h"
 #include "narrow/data/dataset.h"
+#include "narrow/pipeline/train_adapters.h"
 #include "narrow/report/train_report.h"
 #include "narrow/train/prune/low_rank.h"
 #include "narrow/train/prune/thin.h"
@@ -25,11 +27,14 @@
 namespace narrow {
 
 struct TrainJob {
-  std::filesystem::path model;  // ONNX; empty with `arch`
-  std::string arch;             // a built-in description: train/networks.h
+  /// ONNX; the folder of a Hugging Face model or a GGUF file (train_llm.h); empty with `arch`.
+  std::filesystem::path model;
+  std::string arch;  // a built-in description: train/networks.h
   std::filesystem::path output;
   DataSpec data;
-  std::optional<DataSpec> eval_data;       // empty: no metric while training
+  std::optional<DataSpec> eval_data;  // empty: no metric while training
+  std::vector<std::string> freeze;    // globs on parameters
+  AdapterOptions adapters;
   std::string qat;                         // "w4a4", "w8a8"; empty: float
   int first_last = 0;                      // bits of the first and last layer; 0: those of qat
   std::optional<Granularity> granularity;  // of weights; per_axis, or per_group with a group size
@@ -48,6 +53,10 @@ struct TrainJob {
   std::function<void(const train::EpochRecord&)> epoch;
 };
 
+/// What of the options decides about the result, for fingerprints.
+std::string options_text(const TrainJob& job, int ranks = 1);
+/// Writes the log of the job, a line for each epoch, and tells the job. The job must outlive it.
+std::function<void(const train::EpochRecord&)> epoch_log(const TrainJob& job);
 /// Where the state of a run is kept.
 std::filesystem::path checkpoint_of(const TrainJob& job);
 

@@ -56,11 +56,11 @@ class GgufSource final : public WeightSource {
   std::vector<WeightInfo> infos_;
 };
 
-/// The folder of a Hugging Face model.
+/// The folder of a Hugging Face model, or one in memory.
 class CheckpointSource final : public WeightSource {
  public:
-  explicit CheckpointSource(const fs::path& path)
-      : model_(llm::Checkpoint::open(path)), metadata_(model_.gguf_metadata()) {
+  explicit CheckpointSource(llm::Checkpoint model)
+      : model_(std::move(model)), metadata_(model_.gguf_metadata()) {
     for (const llm::CheckpointTensor& t : model_.tensors()) {
       infos_.push_back({t.name, t.dims, &gguf_type(t.type), t.bytes()});
       bytes_ += t.bytes();
@@ -72,8 +72,12 @@ class CheckpointSource final : public WeightSource {
   bool is_gguf() const override { return false; }
   GgufMetadata metadata() const override { return metadata_; }
   std::span<const std::byte> raw(size_t i) const override {
-    if (model_.tensors()[i].difference != llm::Difference::none) return {};
-    return stored(i);
+    const llm::CheckpointTensor& t = model_.tensors()[i];
+    if (t.difference == llm::Difference::none) return stored(i);
+    // Codes are not made a second time: rows of blocks go to their places as they are.
+    if (codec(t.type).block_values == 1) return {};
+    current_ = model_.raw_in_gguf_order(t.name);
+    return {current_.raw(), current_.bytes()};
   }
   std::span<const std::byte> stored(size_t i) const override {
     const llm::CheckpointTensor& t = model_.tensors()[i];
@@ -92,7 +96,7 @@ class CheckpointSource final : public WeightSource {
   GgufMetadata metadata_;
   std::vector<WeightInfo> infos_;
   uint64_t bytes_ = 0;
-  mutable Tensor current_;  // behind the last span: a view of the file, or a copy to align it
+  mutable Tensor current_;  // behind the last span: a view of the file, or a copy
 };
 
 /// The number under <architecture>.KEY, of the first layer where it is a list; or `otherwise`.
@@ -108,11 +112,15 @@ int64_t number_of(const GgufMetadata& metadata, const std::string& key, int64_t 
 
 }  // namespace
 
+std::unique_ptr<WeightSource> open_weights(const llm::Checkpoint& checkpoint) {
+  return std::make_unique<CheckpointSource>(checkpoint);
+}
+
 std::unique_ptr<WeightSource> open_weights(const fs::path& path) {
   std::error_code ignored;
   if (fs::is_directory(path, ignored)) {
     const fs::path gguf = single_gguf_in(path);
-    if (gguf.empty()) return std::make_unique<CheckpointSource>(path);
+    if (gguf.empty()) return open_weights(llm::Checkpoint::open(path));
     return std::make_unique<GgufSource>(gguf);
   }
   return std::make_unique<GgufSource>(path);

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "narrow/formats/gguf/gguf.h"
+#include "narrow/llm/checkpoint.h"
 #include "narrow/ptq/mixtures.h"
 
 namespace narrow {
@@ -52,6 +53,8 @@ class WeightSource {
 /// A .gguf file of any architecture, or the folder of a Hugging Face model. Throws not_found,
 /// corrupt_data, unsupported.
 std::unique_ptr<WeightSource> open_weights(const std::filesystem::path& path);
+
+std::unique_ptr<WeightSource> open_weights(const llm::Checkpoint& checkpoint);
 
 /// What the mixtures ask about a model, from its metadata.
 ModelTraits model_traits(const GgufMetadata& metadata);

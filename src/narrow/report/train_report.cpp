@@ -14,9 +14,11 @@ std::string to_json(const TrainReport& r) {
   const auto put = [&](const char* key, const std::optional<double>& value) {
     if (value) j[key] = *value;
   };
+  j["metric_name"] = r.metric_name;
   put("metric_before", r.metric_before);
   put("metric_ptq", r.metric_ptq);
   put("metric", r.metric);
+  put("perplexity", r.perplexity);
   j["best_epoch"] = r.best_epoch;
   j["epochs"] = Json::array();
   for (const train::EpochRecord& e : r.epochs) {
@@ -26,6 +28,7 @@ std::string to_json(const TrainReport& r) {
     record["samples_per_second"] = e.samples_per_second;
     j["epochs"].push_back(std::move(record));
   }
+  if (!r.notes.empty()) j["notes"] = r.notes;
   for (const ThinReport& thin : r.thinned) j["thinned"].push_back(json_of(thin));
   if (!r.prune.empty()) j["prune"] = json_of(r.prune);
   j["output_bytes"] = r.output_bytes;
@@ -40,12 +43,18 @@ std::string to_text(const TrainReport& r) {
       fmt::format("{} parameters, {} samples, {} epochs in {:.1f} s{}\n",
                   format_count(r.parameters), format_count(r.samples), r.epochs.size(), r.seconds,
                   r.torch_version.empty() ? "" : " (libtorch " + r.torch_version + ")");
-  if (r.metric_before) out += fmt::format("top1 before   {:.2f} %\n", *r.metric_before);
-  if (r.metric_ptq) out += fmt::format("top1 {} untrained {:.2f} %\n", r.qat, *r.metric_ptq);
+  const auto shown = [&](double value) {
+    return r.metric_name == "top1" ? fmt::format("{:.2f} %", value) : fmt::format("{:.5f}", value);
+  };
+  const std::string& name = r.metric_name;
+  if (r.metric_before) out += fmt::format("{} before   {}\n", name, shown(*r.metric_before));
+  if (r.metric_ptq) out += fmt::format("{} {} untrained {}\n", name, r.qat, shown(*r.metric_ptq));
   if (r.metric) {
-    out += fmt::format("top1 of the file {:.2f} %, epoch {} being the best\n", *r.metric,
+    out += fmt::format("{} of the file {}, epoch {} being the best\n", name, shown(*r.metric),
                        r.best_epoch);
   }
+  if (r.perplexity) out += fmt::format("perplexity of the file {:.3f}\n", *r.perplexity);
+  for (const std::string& note : r.notes) out += note + "\n";
   for (const ThinReport& thin : r.thinned) out += to_text(thin);
   return out + to_text(r.prune);
 }

@@ -76,6 +76,7 @@ void check_options(const TrainOptions& o) {
   check("batch", static_cast<double>(o.batch), 1, 1e6);
   check("accumulate", static_cast<double>(o.accumulate), 1, 1e6);
   check("lr", o.lr, 0, 1e3);
+  check("scale_lr", o.scale_lr, 0, 1e6);
   check("momentum", o.momentum, 0, 1);
   check("weight_decay", o.weight_decay, 0, 1e3);
   check("clip_norm", o.clip_norm, 0, kMany);

@@ -24,12 +24,14 @@
 #include "narrow/core/progress.h"
 #include "narrow/data/dataset.h"
 #include "narrow/graph/graph.h"
+#include "narrow/quant/blocks/block_codec.h"
 #include "narrow/quant/scheme.h"
 #include "narrow/train/augment.h"
 #include "narrow/train/prune/masks.h"
 #include "narrow/train/prune/prune_options.h"
 #include "narrow/train/qat.h"
 #include "narrow/train/ranks.h"
+#include "narrow/train/weights.h"
 
 namespace narrow::train {
 
@@ -56,6 +58,7 @@ struct TrainOptions {
   int64_t batch = 100;
   OptimizerKind optimizer = OptimizerKind::adam;
   double lr = 1e-3;
+  double scale_lr = 1;      // of scales, times lr
   double momentum = 0.9;    // sgd
   double weight_decay = 0;  // of matrices and kernels, not of biases, norms and scales
   double clip_norm = 0;     // of all gradients together; 0: off
@@ -98,8 +101,13 @@ struct TrainPlan {
   std::map<std::string, ActivationGrid> activations;
   std::map<std::string, QuantParams> weights;  // initializers
   std::string output;                          // judged by the loss; empty: the first
-  std::vector<PruneTarget> prune;              // layers of options.prune
-  std::vector<PruneTarget> regularize;         // layers of options.regularize
+  /// Weights on the grid of a block codec, which sees rows of their last axis.
+  std::map<std::string, BlockType> blocks;
+  std::map<std::string, DynamicGrid> dynamic;  // values
+  std::map<std::string, Adapter> adapters;     // of weights
+  bool sequences = false;  // the output is [batch, length, classes], with a label for each position
+  std::vector<PruneTarget> prune;       // layers of options.prune
+  std::vector<PruneTarget> regularize;  // layers of options.regularize
 };
 
 /// float32 initializers that layers multiply with or add: kernels, matrices, biases, norms.
@@ -110,6 +118,7 @@ struct TrainState {
   std::map<std::string, Tensor> parameters;
   std::map<std::string, QuantParams> activations;
   std::map<std::string, QuantParams> weights;
+  std::map<std::string, Adapter> adapters;
 };
 void set_parameters(Graph& graph, const TrainState& state);
 
@@ -124,8 +133,9 @@ struct EpochRecord {
 
 /// Called on the training thread.
 struct TrainHooks {
-  /// The metric of a state, larger is better; empty: none.
+  /// The metric of a state; empty: none.
   std::function<double(const TrainState&)> evaluate;
+  bool smaller_is_better = false;
   /// Outputs of the teacher, for mse and distill: as many as the graph has.
   std::function<std::vector<Tensor>(const std::map<std::string, Tensor>& inputs)> teacher;
   std::function<void(const EpochRecord&)> epoch;

@@ -68,6 +68,9 @@ Executor::Executor(const TrainPlan& plan, const QatOptions& qat) : graph_(plan.g
   constants_.resize(graph_.value_capacity());
   rounding_.resize(graph_.value_capacity());
   trained_.resize(graph_.value_capacity());
+  adapter_of_.resize(graph_.value_capacity());
+  blocks_of_.resize(graph_.value_capacity());
+  dynamic_.resize(graph_.value_capacity());
   for (const ValueId id : graph_.live_values()) {
     const Value& value = graph_.value(id);
     if (value.is_constant()) constants_[static_cast<size_t>(id)] = to_torch(value.constant);
@@ -96,6 +99,11 @@ Executor::Executor(const TrainPlan& plan, const QatOptions& qat) : graph_(plan.g
     Grid& grid = weight_grids_.try_emplace(name, params, weight_rule(qat)).first->second;
     rounding_[value_id(name)].grid = &grid;
   }
+  for (const auto& [name, adapter] : plan.adapters) {
+    adapter_of_[value_id(name)] = &adapters_.emplace(name, adapter).first->second;
+  }
+  for (const auto& [name, type] : plan.blocks) blocks_of_[value_id(name)] = type;
+  for (const auto& [name, grid] : plan.dynamic) dynamic_[value_id(name)] = grid;
   for (const auto& [name, grid] : plan.activations) {
     groups_[name] = grid.group;
     rounding_[value_id(name)].grid =
@@ -153,14 +161,29 @@ void Executor::spare_work() {
 void Executor::put(Tensors& values, ValueId id, torch::Tensor value, const RunMode& mode) const {
   const auto slot = static_cast<size_t>(id);
   const Rounding& rounding = rounding_[slot];
-  if (rounding.grid == nullptr) {
-    values[slot] = std::move(value);
-    return;
+  torch::Tensor& out = values[slot];
+  out = std::move(value);
+  if (rounding.grid != nullptr) {
+    if (mode.training && observe && rounding.grid->rule().observe) {
+      observe(groups_.at(graph_.value(id).name), *rounding.grid, out);
+    }
+    out = (*rounding.grid)(out, rounding.into);
   }
-  if (mode.training && observe && rounding.grid->rule().observe) {
-    observe(groups_.at(graph_.value(id).name), *rounding.grid, value);
-  }
-  values[slot] = (*rounding.grid)(value, rounding.into);
+  if (dynamic_[slot]) out = round_dynamically(out, *dynamic_[slot]);
+}
+
+/// The value of a constant that is trained, rounded or changed by an adapter.
+torch::Tensor Executor::weight(ValueId id) const {
+  const auto slot = static_cast<size_t>(id);
+  torch::Tensor w = constants_[slot];
+  if (trained_[slot] != nullptr) w = used(graph_.value(id).name, *trained_[slot]);
+  const LowRank* adapter = adapter_of_[slot];
+  if (adapter != nullptr && adapter->merged) w = w + adapter->change(w);
+  const Grid* grid = rounding_[slot].grid;
+  if (grid != nullptr) w = (*grid)(grid->shaped(w));
+  if (blocks_of_[slot]) w = round_to_blocks(w, *blocks_of_[slot]);
+  if (adapter != nullptr && !adapter->merged) w = w + adapter->change(w);
+  return w;
 }
 
 torch::Tensor Executor::used(const std::string& name, const torch::Tensor& w) const {
@@ -178,11 +201,12 @@ Tensors Executor::values_of(const std::map<std::string, torch::Tensor>& inputs,
                             const RunMode& mode) const {
   Tensors values = constants_;
   for (const ValueId id : graph_.live_values()) {
-    const auto slot = static_cast<size_t>(id);
-    if (trained_[slot] != nullptr) {
-      put(values, id, deployed(graph_.value(id).name, *trained_[slot]), mode);
-    } else if (graph_.value(id).is_constant() && rounding_[slot].grid != nullptr) {
-      put(values, id, deployed(graph_.value(id).name, constants_[slot]), mode);
+    if (!graph_.value(id).is_constant()) continue;
+    try {
+      values[static_cast<size_t>(id)] = weight(id);
+    } catch (Error& e) {
+      e.add_context(fmt::format("weights '{}'", graph_.value(id).name));
+      throw;
     }
   }
   for (const ValueId id : graph_.inputs()) {

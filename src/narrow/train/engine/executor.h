@@ -9,12 +9,14 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "narrow/graph/graph.h"
 #include "narrow/train/engine/fake_quant.h"
+#include "narrow/train/engine/weight_grids.h"
 #include "narrow/train/ranks.h"
 #include "narrow/train/trainer.h"
 
@@ -82,6 +84,8 @@ class Executor {
   torch::Tensor deployed(const std::string& name, const torch::Tensor& parameter) const;
   /// Told of each value in training before it is rounded to the grid of its group.
   std::function<void(const std::string& group, Grid& grid, const torch::Tensor& x)> observe;
+  std::map<std::string, LowRank>& adapters() { return adapters_; }  // by weight
+  const std::map<std::string, LowRank>& adapters() const { return adapters_; }
 
  private:
   struct Step {
@@ -92,6 +96,7 @@ class Executor {
   /// Told of each output of each node, before it is rounded to its grid; false ends the run.
   using Look = std::function<bool(const Node& node, const torch::Tensor& output)>;
   Tensors values_of(const std::map<std::string, torch::Tensor>& inputs, const RunMode& mode) const;
+  torch::Tensor weight(ValueId id) const;
   void put(Tensors& values, ValueId id, torch::Tensor value, const RunMode& mode) const;
   void spare_work();
   bool run_steps(Tensors& values, const RunMode& mode, const Look& look = {}) const;
@@ -107,6 +112,10 @@ class Executor {
   Tensors constants_;                    // by value
   std::vector<Rounding> rounding_;       // by value
   std::vector<torch::Tensor*> trained_;  // by value; nullptr: none
+  std::map<std::string, LowRank> adapters_;
+  std::vector<const LowRank*> adapter_of_;           // by value; nullptr: none
+  std::vector<std::optional<BlockType>> blocks_of_;  // by value
+  std::vector<std::optional<DynamicGrid>> dynamic_;  // by value
 };
 
 }  // namespace narrow::train

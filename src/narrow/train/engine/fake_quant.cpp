@@ -131,6 +131,19 @@ struct RoundToGrid : torch::autograd::Function<RoundToGrid> {
   }
 };
 
+/// Scales as a file of binary16 numbers has them; gradients pass.
+struct RoundScales : torch::autograd::Function<RoundScales> {
+  static torch::Tensor forward(AutogradContext* /*context*/, const torch::Tensor& scale) {
+    // Normal numbers: smaller ones would lose their digits, and 0 divides nothing.
+    constexpr float kSmallest = 6.103515625e-05F;
+    constexpr float kLargest = 65504.0F;
+    return scale.clamp(kSmallest, kLargest).to(torch::kHalf).to(torch::kFloat32);
+  }
+  static tensor_list backward(AutogradContext* /*context*/, const tensor_list& gradients) {
+    return {gradients[0]};
+  }
+};
+
 }  // namespace
 
 Grid::Grid(const QuantParams& params, const GridRule& rule) : params_(params), rule_(rule) {
@@ -146,10 +159,15 @@ Grid::Grid(const QuantParams& params, const GridRule& rule) : params_(params), r
               : torch::zeros_like(log_scale_);
 }
 
+torch::Tensor Grid::scales(const torch::Tensor& log_scale) const {
+  const torch::Tensor scale = log_scale.exp();
+  return params_.scheme.scale_type == ScaleType::float16 ? RoundScales::apply(scale) : scale;
+}
+
 torch::Tensor Grid::operator()(const torch::Tensor& x, bool into) const {
   const bool gradients =
       torch::GradMode::is_enabled() && (x.requires_grad() || log_scale_.requires_grad());
-  return RoundToGrid::apply(x, log_scale_.exp(), zero_, &params_.scheme, &rule_, into, gradients);
+  return RoundToGrid::apply(x, scales(log_scale_), zero_, &params_.scheme, &rule_, into, gradients);
 }
 
 bool Grid::ends_at_zero() const {
@@ -174,7 +192,7 @@ void Grid::follow(const torch::Tensor& x) {
 void Grid::for_runs(const torch::Tensor& x,
                     const std::function<void(int64_t first, const GridRun& run)>& body) const {
   const torch::NoGradGuard guard;
-  const torch::Tensor scale = log_scale_.exp();
+  const torch::Tensor scale = scales(log_scale_);
   const Lookup at(scale, zero_, params_.scheme);
   const UnitMap map(x.sizes(), params_.scheme);
   for_units(map, Blocks(x.numel(), 1), [&](int64_t, int64_t first, int64_t count, int64_t u) {
@@ -184,7 +202,7 @@ void Grid::for_runs(const torch::Tensor& x,
 
 Grid::Range Grid::range() const {
   const torch::NoGradGuard guard;
-  const torch::Tensor scale = log_scale_.exp();
+  const torch::Tensor scale = scales(log_scale_);
   const GridRun run = Lookup(scale, zero_, params_.scheme).run(1, 0);
   return {run.scale * run.low, run.scale * run.high};
 }
@@ -200,7 +218,7 @@ void Grid::set_range(const Range& range) {
 
 QuantParams Grid::params(const torch::Tensor& log_scale, const torch::Tensor& zero) const {
   QuantParams out = params_;
-  out.scale = from_torch(log_scale.exp()).reshaped(params_.scale.dims());
+  out.scale = from_torch(scales(log_scale)).reshaped(params_.scale.dims());
   if (!params_.zero_point.defined()) return out;
   std::vector<int32_t> codes;
   const torch::Tensor nearest = zero.detach().contiguous();

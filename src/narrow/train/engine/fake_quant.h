@@ -47,6 +47,8 @@ class Grid {
   /// body(first element, values in a row that share a unit), over all of x.
   void for_runs(const torch::Tensor& x,
                 const std::function<void(int64_t first, const GridRun& run)>& body) const;
+  /// The scales that logarithms stand for, as a file has them (binary16, where the scheme says so).
+  torch::Tensor scales(const torch::Tensor& log_scale) const;
   /// Scales from the extremes of x.
   void follow(const torch::Tensor& x);
   /// The grid of the values between two numbers; per tensor.

@@ -69,6 +69,10 @@ class Trainer {
         loss_(plan, options, hooks, data.labelled()),
         whole_batch_(options.batch) {
     for (auto& [name, tensor] : executor_.parameters()) learned_["parameter." + name] = &tensor;
+    for (auto& [name, adapter] : executor_.adapters()) {
+      learned_["adapter_a." + name] = &adapter.a;
+      learned_["adapter_b." + name] = &adapter.b;
+    }
     for (auto& [name, grid] : executor_.weight_grids()) add_grid("weight", name, grid);
     for (auto& [name, grid] : executor_.activation_grids()) add_grid("value", name, grid);
     methods_ = make_methods(executor_, learned_, plan, options);
@@ -287,6 +291,21 @@ TrainState Trainer::state() const {
   for (const auto& [name, grid] : executor_.weight_grids()) {
     s.weights[name] = grid.params(now("weight_scale." + name, grid.log_scale()), grid.zero());
   }
+  for (const auto& [name, adapter] : executor_.adapters()) {
+    LowRank low = adapter;
+    low.a = now("adapter_a." + name, adapter.a);
+    low.b = now("adapter_b." + name, adapter.b);
+    if (!low.merged) {
+      Adapter& out = s.adapters[name] = plan_.adapters.at(name);
+      out.a = from_torch(low.a);
+      out.b = from_torch(low.b);
+      continue;
+    }
+    // The sum as the executor has it, bit for bit: codes are made of it.
+    const torch::NoGradGuard guard;
+    const torch::Tensor w = to_torch(*plan_.graph.constant(*plan_.graph.find_value(name)));
+    s.parameters[name] = from_torch(w + low.change(w));
+  }
   for (const auto& [value, group] : executor_.groups()) {
     const Grid& grid = executor_.activation_grids().at(group);
     s.activations[value] = grid.params(now("value_scale." + group, grid.log_scale()),
@@ -307,11 +326,12 @@ void Trainer::judge(EpochRecord& record) {
   // The first rank measures, the others learn what it found.
   record.metric = hooks_.evaluate ? hooks_.evaluate(now) : 0;
   if (hooks_.ranks != nullptr) record.metric = hooks_.ranks->from_first(*record.metric);
-  if (result_.best_epoch != 0 && *record.metric <= best_metric_) return;
+  const double sign = hooks_.smaller_is_better ? -1 : 1;
+  if (result_.best_epoch != 0 && sign * *record.metric <= sign * best_metric_) return;
   // A state that is not to come out gives way to the next.
   const bool settled =
       std::ranges::all_of(methods_, [](const auto& method) { return method->settled(); });
-  best_metric_ = settled ? *record.metric : std::numeric_limits<double>::lowest();
+  best_metric_ = settled ? *record.metric : sign * std::numeric_limits<double>::lowest();
   result_.best_epoch = record.epoch;
   result_.state = std::move(now);
 }
@@ -322,6 +342,10 @@ void add_state(const std::string& prefix, const TrainState& s, std::map<std::str
   for (const auto& [name, x] : s.activations) {
     to[prefix + "value." + name] = x.scale;
     if (x.zero_point.defined()) to[prefix + "value_zero." + name] = x.zero_point;
+  }
+  for (const auto& [name, x] : s.adapters) {
+    to[prefix + "adapter_a." + name] = x.a;
+    to[prefix + "adapter_b." + name] = x.b;
   }
 }
 
@@ -395,6 +419,10 @@ Checkpoint Trainer::load() {
   for (auto& [name, x] : result_.state.activations) {
     x.scale = of("best.value." + name);
     if (x.zero_point.defined()) x.zero_point = of("best.value_zero." + name);
+  }
+  for (auto& [name, x] : result_.state.adapters) {
+    x.a = of("best.adapter_a." + name);
+    x.b = of("best.adapter_b." + name);
   }
   return c;
 }

@@ -12,7 +12,7 @@ namespace F = torch::nn::functional;
 
 Loss::Loss(const TrainPlan& plan, const TrainOptions& options, const TrainHooks& hooks,
            bool labelled)
-    : options_(options), hooks_(hooks) {
+    : options_(options), hooks_(hooks), sequences_(plan.sequences) {
   const bool labels = options.loss == LossKind::cross_entropy ||
                       (options.loss == LossKind::distill && options.distill_weight < 1);
   if (labels && !labelled) {
@@ -61,7 +61,7 @@ torch::Tensor Loss::operator()(const std::vector<torch::Tensor>& outputs,
                                const TakenBatch& batch) const {
   torch::Tensor y = outputs.at(output_);
   if (options_.loss == LossKind::mse) return teacher(y, batch);
-  y = y.reshape({y.size(0), -1});
+  y = sequences_ ? y.reshape({-1, y.size(-1)}) : y.reshape({y.size(0), -1});
   if (probabilities_) y = y.clamp_min(1e-12).log();  // softmax of it is y again
   if (options_.loss == LossKind::cross_entropy) return hard(y, batch.labels);
   const double soft = options_.distill_weight;

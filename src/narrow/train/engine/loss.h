@@ -35,6 +35,7 @@ class Loss {
   const TrainOptions& options_;
   const TrainHooks& hooks_;
   size_t output_ = 0;
+  bool sequences_ = false;
   bool probabilities_ = false;  // the output is a softmax
 };
 

@@ -21,7 +21,9 @@ class FollowWeights : public Method {
  private:
   void follow() {
     for (auto& [name, grid] : executor_.weight_grids()) {
-      if (grid.rule().follow) grid.follow(executor_.used(name, executor_.parameters().at(name)));
+      const auto weight = executor_.parameters().find(name);
+      if (weight == executor_.parameters().end()) continue;  // frozen, and so is its grid
+      if (grid.rule().follow) grid.follow(executor_.used(name, weight->second));
     }
   }
   Executor& executor_;
@@ -122,7 +124,10 @@ std::vector<std::unique_ptr<Method>> make_methods(Executor& executor, Learned& /
   if (weight_rule(qat).follow) methods.push_back(std::make_unique<FollowWeights>(executor));
   if (qat.method == QatMethod::wrpn) {
     // Clipped where the network that came in ends, for good.
-    for (auto& [name, grid] : executor.weight_grids()) grid.follow(executor.parameters().at(name));
+    for (auto& [name, grid] : executor.weight_grids()) {
+      const auto weight = executor.parameters().find(name);
+      if (weight != executor.parameters().end()) grid.follow(weight->second);
+    }
   }
   if (activation_rule(qat).observe) {
     methods.push_back(std::make_unique<MovingAverage>(executor, qat));

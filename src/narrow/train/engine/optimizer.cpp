@@ -30,9 +30,11 @@ const Tensor& found(const std::map<std::string, Tensor>& from, const std::string
 Optimizer::Optimizer(const Learned& learned, const TrainOptions& options)
     : kind_(options.optimizer), momentum_(options.momentum) {
   for (const auto& [name, tensor] : learned) {
-    const bool matrix = name.starts_with("parameter.") && tensor->dim() >= 2;
+    const bool weights = name.starts_with("parameter.") || name.starts_with("adapter_");
+    const bool matrix = weights && tensor->dim() >= 2;
+    const double pace = name.find("_scale.") != std::string::npos ? options.scale_lr : 1;
     const auto count = static_cast<size_t>(tensor->numel());
-    Part part{name, tensor, matrix ? static_cast<float>(options.weight_decay) : 0, {}, {}};
+    Part part{name, tensor, matrix ? static_cast<float>(options.weight_decay) : 0, pace, {}, {}};
     part.first.resize(count);
     if (kind_ != OptimizerKind::sgd) part.second.resize(count);
     parts_.push_back(std::move(part));
@@ -45,7 +47,7 @@ void Optimizer::update(Part& part, double lr) const {
   const float* gradient = g.data_ptr<float>();
   float* x = part.x->data_ptr<float>();
   AdamStep a;
-  a.lr = static_cast<float>(lr);
+  a.lr = static_cast<float>(lr * part.pace);
   a.decay = part.decay;
   a.decoupled = kind_ == OptimizerKind::adamw;
   a.correction1 = static_cast<float>(1 - std::pow(0.9, steps_));

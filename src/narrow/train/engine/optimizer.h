@@ -34,6 +34,7 @@ class Optimizer {
     std::string name;
     torch::Tensor* x;
     float decay;
+    double pace;                // its rate, in parts of the others'
     std::vector<float> first;   // mean of the gradient, or velocity
     std::vector<float> second;  // mean of its square; empty with sgd
   };
