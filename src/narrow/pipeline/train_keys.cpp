@@ -74,6 +74,7 @@ constexpr TrainKey kKeys[] = {
        j.options.optimizer = choice(train::optimizer_from_string, t, {"sgd", "adam", "adamw"});
      }},
     {"lr", set_real<&Options::lr>},
+    {"scale_lr", set_real<&Options::scale_lr>},
     {"momentum", set_real<&Options::momentum>},
     {"weight_decay", set_real<&Options::weight_decay>},
     {"clip_norm", set_real<&Options::clip_norm>},

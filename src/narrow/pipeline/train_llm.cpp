@@ -91,10 +91,12 @@ void LlmTrainRun::check() const {
     throw Error(ErrorCode::unsupported, "an encoder predicts no next token",
                 "train decoders, or export the model as ONNX and train that");
   }
-  if (train::rank_place() || !to_text(job_.options.prune).empty() ||
-      !to_text(job_.options.regularize).empty() || job_.options.epochs == 0) {
+  const bool removes = job_.options.prune.active() || job_.options.regularize.active() ||
+                       job_.thin.active || job_.low_rank.active;
+  if (train::rank_place() || removes || job_.options.epochs == 0) {
     throw Error(ErrorCode::unsupported,
-                "language models are trained by one process, without --prune and --regularize",
+                "language models are trained by one process, without --prune, --regularize, --thin "
+                "and --low-rank",
                 "start one process, and leave these out");
   }
   const std::string extension = job_.output.extension().string();

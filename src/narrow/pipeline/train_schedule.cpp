@@ -197,6 +197,10 @@ std::vector<TrainPhase> load_schedule(const fs::path& path, const TrainJob& base
 
 SchedulePlan plan_schedule(const std::vector<TrainPhase>& phases) {
   const TrainJob& first = phases.front().job;
+  if (first.data.kind == "text") {
+    throw Error(ErrorCode::unsupported, "phases and dry runs are for ONNX models",
+                "train a language model without them");
+  }
   Graph graph = first.arch.empty() ? read_onnx(first.model)
                                    : train::make_network(first.arch, first.options.seed);
   infer_shapes(graph);
