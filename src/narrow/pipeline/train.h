@@ -35,8 +35,8 @@ struct TrainJob {
   std::filesystem::path checkpoint;  // empty: beside the output
   bool resume = false;
   int64_t checkpoint_steps = 0;  // besides after each epoch; 0: not
-  std::filesystem::path log;   // of the epochs, CSV or JSON by its name; may be empty
-  std::filesystem::path plot;  // SVG of loss and metric; may be empty
+  std::filesystem::path log;     // of the epochs, CSV or JSON by its name; may be empty
+  std::filesystem::path plot;    // SVG of loss and metric; may be empty
   Progress progress;
   std::function<void(const train::EpochRecord&)> epoch;
 };
