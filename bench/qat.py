@@ -4,7 +4,7 @@
 float network trained on for as many epochs. Each run is kept in WORK_FOLDER/qat.jsonl and not made again, so that the
 script may be stopped and started; the tables come from that file.
 
-Usage: qat.py WORK_FOLDER [PART ...]      parts: scratch fashion mnist resnet methods (default: all)
+Usage: qat.py WORK_FOLDER [PART ...]      parts: scratch fashion mnist resnet methods fastestdet (default: all)
 NARROW names the program, MNIST the folder of the digits, SEEDS how many, EPOCHS how many a variant has."""
 import json
 import os
@@ -124,10 +124,34 @@ def methods():
             ["", "w4a4 untrained", "trained", "w2a2 untrained", "trained"], rows)
 
 
+def fastestdet():
+    """No labels: the quantized detector learns the float detector's outputs on photos."""
+    import detectors as d
+    model = c.ASSETS / "fastestdet/FastestDet.onnx"
+    calibration, evaluation = d.photos(WORK)
+    spec = f"images:{calibration},resize=352x352,order=bgr,scale=1/255"
+    photos = sorted(evaluation.iterdir())[:int(os.environ.get("PHOTOS", "300"))]
+    xs = [d.load(p, (352, 352), "bgr", 0, 255) for p in photos]
+
+    def boxes(path):
+        return [d.fastest_boxes(next(iter(d.narrow_run(path, x, "input.1", WORK).values()))[0]) for x in xs]
+
+    reference = boxes(model)
+    c.narrow("quantize", model, "-o", WORK / "fastestdet.ptq.onnx", "--weights", "int4", "--observer", "mse", "--data",
+             spec, "--calibration-samples", 200)
+    run("fastestdet w4a8", model, "--qat", "w4a8", "--loss", "mse", "--batch", 1, "--accumulate", 8, "--epochs", EPOCHS,
+        "--lr", "3e-4", "--schedule", "cosine", "--data", spec)
+    rows = [[name, f"{d.f1(reference, boxes(path)):.3f}"]
+            for name, path in (("w4a8 untrained", WORK / "fastestdet.ptq.onnx"),
+                               ("w4a8 trained", WORK / "fastestdet_w4a8.onnx"))]
+    c.table(f"FastestDet on {len(photos)} photos, F1 against its float boxes, {EPOCHS} epochs on 200 other photos",
+            ["", "F1"], rows)
+
+
 PARTS = {"scratch": scratch,
          "fashion": lambda: variants("fashion", c.ROOT / "assets/fashion_cnn.onnx", c.FASHION, ["--flip"]),
          "mnist": lambda: variants("mnist", c.ROOT / "assets/mnist_cnn.onnx", MNIST, []),
-         "resnet": resnet, "methods": methods}
+         "resnet": resnet, "methods": methods, "fastestdet": fastestdet}
 
 if __name__ == "__main__":
     WORK.mkdir(parents=True, exist_ok=True)

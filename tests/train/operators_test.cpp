@@ -4,6 +4,7 @@
 #include <cmath>
 #include <set>
 
+#include "narrow/core/error.h"
 #include "narrow/graph/op_table.h"
 #include "narrow/runtime/session.h"
 #include "train/train_testing.h"
@@ -290,6 +291,24 @@ TEST_F(PluginTest, EveryOperatorHasTheGradientOfItsResults) {
             << c.op << " " << name << " " << i;
       }
     }
+  }
+}
+
+/// What libtorch says in whatever form names the node.
+TEST_F(PluginTest, ShapesThatDoNotFitNameTheNode) {
+  TrainPlan plan;
+  Graph& g = plan.graph;
+  const ValueId in = g.add_input("in", DType::float32, SymbolicShape{Dim::symbol("n"), 4});
+  const ValueId dims = g.add_initializer("dims", ints({2, 4}));
+  g.add_output(g.node(g.add_node("Reshape", {in, dims}, {"y"}, {}, "", "fold")).outputs[0]);
+  infer_shapes(g);
+  EXPECT_NO_THROW(plugin()->run(plan, {{"in", noise({2, 4}, 1)}}));
+  try {
+    plugin()->run(plan, {{"in", noise({3, 4}, 1)}});
+    ADD_FAILURE() << "no error";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ErrorCode::invalid_argument);
+    EXPECT_NE(std::string(e.what()).find("fold"), std::string::npos) << e.what();
   }
 }
 

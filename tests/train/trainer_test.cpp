@@ -127,6 +127,21 @@ TEST(AugmentTest, MovesAndMirrors) {
     }
   }
   EXPECT_THROW(augment(Tensor(DType::float32, {2, 3}), {0, 1, false}, rng), Error);
+  EXPECT_THROW(augment(x, {3, 0, false}, rng), Error);  // nothing would be left
+  // A window of a ramp is a ramp, within its ends.
+  const Tensor w = augment(x, {2, 0, false}, rng);
+  int stretched = 0;
+  for (int64_t s = 0; s < 64; ++s) {
+    const float* image = w.data<float>().data() + s * 12;
+    for (int i = 0; i < 12; ++i) {
+      EXPECT_GE(image[i], 1);
+      EXPECT_LE(image[i], 12);
+      if (i % 4 == 3) continue;
+      EXPECT_GE(image[i + 1], image[i]);
+    }
+    stretched += image[1] - image[0] != 1 ? 1 : 0;
+  }
+  EXPECT_GT(stretched, 20);
 }
 
 }  // namespace

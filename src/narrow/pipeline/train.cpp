@@ -43,6 +43,20 @@ using train::TrainState;
 
 constexpr int64_t kCalibrationSamples = 500;
 
+/// Some models are made for batches of one size.
+void check_batch(const Graph& graph, int64_t batch) {
+  for (const ValueId id : graph.inputs()) {
+    const auto& shape = graph.value(id).shape;
+    if (!shape || shape->empty() || !shape->at(0).known() || shape->at(0).value == batch) continue;
+    const int64_t wanted = shape->at(0).value;
+    throw Error(
+        ErrorCode::invalid_argument,
+        fmt::format("the model takes {} samples at a time, the batch has {}", wanted, batch),
+        fmt::format("give --batch {} and --accumulate {}", wanted,
+                    std::max<int64_t>(1, batch / std::max<int64_t>(1, wanted))));
+  }
+}
+
 class TrainRun {
  public:
   /// What only removes weights needs no libtorch.
@@ -105,6 +119,7 @@ void TrainRun::read() {
   if (job_.qat.empty()) passes.disabled = {"fold_batch_norm"};
   optimize(graph_, passes);
   infer_shapes(graph_);
+  check_batch(graph_, job_.options.batch);
   data_ = open_dataset(job_.data, data_hints(graph_));
   // With several processes the first measures and writes.
   if (job_.eval_data && report_.rank == 0)

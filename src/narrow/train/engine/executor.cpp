@@ -38,6 +38,11 @@ std::string first_line(const char* what) {
   return text.substr(0, text.find('\n'));
 }
 
+[[noreturn]] void failed(const Node& node, const char* what) {
+  throw Error(ErrorCode::invalid_argument,
+              fmt::format("node '{}' ({}): {}", node.name, node.op, first_line(what)));
+}
+
 }  // namespace
 
 std::array<std::span<const OpRule>, 3> all_rules() {
@@ -235,9 +240,12 @@ bool Executor::run_steps(Tensors& values, const RunMode& mode, const Look& look)
         if (look && !look(node, results.at(i))) return false;
         put(values, node.outputs[i], std::move(results.at(i)), mode);
       }
+    } catch (const Error&) {
+      throw;
     } catch (const c10::Error& e) {
-      throw Error(ErrorCode::invalid_argument, fmt::format("node '{}' ({}): {}", node.name, node.op,
-                                                           first_line(e.what_without_backtrace())));
+      failed(node, e.what_without_backtrace());
+    } catch (const std::exception& e) {
+      failed(node, e.what());
     }
     for (const int32_t id : step.last_uses) values[static_cast<size_t>(id)] = torch::Tensor();
   }
