@@ -35,8 +35,8 @@ uint64_t seed_of(uint64_t seed, int64_t epoch, uint64_t use) {
 /// Each step frees what the next one allocates: the C library keeps it instead of giving it back to
 /// the system, which would clear every page again.
 void keep_freed_memory() {
-#ifdef M_MMAP_THRESHOLD
-  mallopt(M_MMAP_THRESHOLD, 32 << 20);  // the most it takes
+#ifdef M_MMAP_MAX
+  mallopt(M_MMAP_MAX, 0);  // large tensors too: a threshold goes to 32 MiB at most
   mallopt(M_TRIM_THRESHOLD, 1 << 30);
 #endif
 }
