@@ -32,7 +32,10 @@ std::string to_json(const TrainReport& r) {
 }
 
 std::string to_text(const TrainReport& r) {
-  std::string out = fmt::format("{} -> {} ({})\n", r.model, r.output, format_bytes(r.output_bytes));
+  // Adapters alone are written elsewhere.
+  std::string out = r.output.empty() ? r.model + "\n"
+                                     : fmt::format("{} -> {} ({})\n", r.model, r.output,
+                                                   format_bytes(r.output_bytes));
   out +=
       fmt::format("{} parameters, {} samples, {} epochs in {:.1f} s{}\n",
                   format_count(r.parameters), format_count(r.samples), r.epochs.size(), r.seconds,
