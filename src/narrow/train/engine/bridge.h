@@ -2,9 +2,8 @@
 // Tensors of narrow and of libtorch. One of the few files that include libtorch.
 #pragma once
 
-#include <torch/torch.h>
-
 #include "narrow/core/tensor.h"
+#include "narrow/train/engine/torch.h"
 
 namespace narrow::train {
 

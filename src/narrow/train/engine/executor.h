@@ -3,8 +3,6 @@
 // in ops/, values in slots.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <array>
 #include <functional>
 #include <map>
@@ -16,6 +14,7 @@
 
 #include "narrow/graph/graph.h"
 #include "narrow/train/engine/fake_quant.h"
+#include "narrow/train/engine/torch.h"
 #include "narrow/train/engine/weight_grids.h"
 #include "narrow/train/ranks.h"
 #include "narrow/train/trainer.h"

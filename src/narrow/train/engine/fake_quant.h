@@ -8,12 +8,11 @@
 // How a quantizer learns is a GridRule; what the exporter sees is a linear grid in any case.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <functional>
 
 #include "narrow/quant/scheme.h"
 #include "narrow/train/engine/kernels.h"
+#include "narrow/train/engine/torch.h"
 #include "narrow/train/qat.h"
 
 namespace narrow::train {

@@ -2,10 +2,9 @@
 // Ranks over libtorch's c10d with Gloo.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <memory>
 
+#include "narrow/train/engine/torch.h"
 #include "narrow/train/ranks.h"
 
 namespace narrow::train {

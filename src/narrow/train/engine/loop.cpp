@@ -3,7 +3,6 @@
 
 #include <fmt/format.h>
 #include <malloc.h>
-#include <torch/torch.h>
 
 #include <algorithm>
 #include <cmath>
@@ -22,6 +21,7 @@
 #include "narrow/train/engine/loss.h"
 #include "narrow/train/engine/method.h"
 #include "narrow/train/engine/optimizer.h"
+#include "narrow/train/engine/torch.h"
 
 namespace narrow::train {
 namespace {
@@ -43,10 +43,10 @@ void keep_freed_memory() {
 
 class Threads {
  public:
-  explicit Threads(int threads) : limit_(threads), saved_(torch::get_num_threads()) {
-    torch::set_num_threads(threads > 0 ? threads : available_threads());
+  explicit Threads(int threads) : limit_(threads), saved_(at::get_num_threads()) {
+    at::set_num_threads(threads > 0 ? threads : available_threads());
   }
-  ~Threads() { torch::set_num_threads(saved_); }
+  ~Threads() { at::set_num_threads(saved_); }
   Threads(const Threads&) = delete;
   Threads& operator=(const Threads&) = delete;
 

@@ -8,8 +8,6 @@
 
 namespace narrow::train {
 
-namespace F = torch::nn::functional;
-
 Loss::Loss(const TrainPlan& plan, const TrainOptions& options, const TrainHooks& hooks,
            bool labelled)
     : options_(options), hooks_(hooks), sequences_(plan.sequences) {
@@ -40,21 +38,20 @@ torch::Tensor Loss::hard(const torch::Tensor& logits, const std::vector<int64_t>
                 fmt::format("a label is {}, the model has {} outputs", label, classes));
   }
   const torch::Tensor target = torch::tensor(labels, torch::kInt64);
-  return F::cross_entropy(logits, target,
-                          F::CrossEntropyFuncOptions().label_smoothing(options_.label_smoothing));
+  return at::cross_entropy_loss(logits, target, /*weight=*/{}, at::Reduction::Mean,
+                                /*ignore_index=*/-100, options_.label_smoothing);
 }
 
 torch::Tensor Loss::teacher(const torch::Tensor& y, const TakenBatch& batch) const {
   const std::vector<Tensor> outputs = hooks_.teacher(batch.raw);
   const torch::Tensor wanted = to_torch(outputs.at(output_)).reshape(y.sizes());
-  if (options_.loss == LossKind::mse) return F::mse_loss(y, wanted);
+  if (options_.loss == LossKind::mse) return at::mse_loss(y, wanted);
   const double t = options_.temperature;
   const torch::Tensor target =
       torch::log_softmax((probabilities_ ? wanted.clamp_min(1e-12).log() : wanted) / t, 1);
   const torch::Tensor ours = torch::log_softmax(y / t, 1);
-  return F::kl_div(ours, target,
-                   F::KLDivFuncOptions().reduction(torch::kBatchMean).log_target(true)) *
-         (t * t);
+  const torch::Tensor sum = at::kl_div(ours, target, at::Reduction::Sum, /*log_target=*/true);
+  return sum * (t * t / static_cast<double>(y.size(0)));
 }
 
 torch::Tensor Loss::operator()(const std::vector<torch::Tensor>& outputs,

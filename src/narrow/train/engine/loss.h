@@ -2,12 +2,11 @@
 // What a run makes small: the distance to labels or to a teacher.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <map>
 #include <string>
 #include <vector>
 
+#include "narrow/train/engine/torch.h"
 #include "narrow/train/trainer.h"
 
 namespace narrow::train {

@@ -3,8 +3,6 @@
 // step of the optimizer, and what it must remember in a checkpoint.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <map>
 #include <memory>
 #include <string>
@@ -13,6 +11,7 @@
 #include "narrow/core/tensor.h"
 #include "narrow/train/engine/executor.h"
 #include "narrow/train/engine/optimizer.h"
+#include "narrow/train/engine/torch.h"
 #include "narrow/train/trainer.h"
 
 namespace narrow::train {

@@ -2,13 +2,12 @@
 // The optimizer of a run: one pass over each parameter, its gradient and its state.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <map>
 #include <string>
 #include <vector>
 
 #include "narrow/core/tensor.h"
+#include "narrow/train/engine/torch.h"
 #include "narrow/train/trainer.h"
 
 namespace narrow::train {

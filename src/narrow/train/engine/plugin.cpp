@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "narrow/train/plugin.h"
 
-#include <torch/torch.h>
-
 #include "narrow/core/error.h"
 #include "narrow/train/engine/bridge.h"
 #include "narrow/train/engine/executor.h"
 #include "narrow/train/engine/group.h"
 #include "narrow/train/engine/loop.h"
+#include "narrow/train/engine/torch.h"
 #include "narrow/train/engine/torchscript/import.h"
 
 namespace narrow::train {

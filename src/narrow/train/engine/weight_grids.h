@@ -2,9 +2,8 @@
 // train/weights.h with gradients, which pass through all rounding.
 #pragma once
 
-#include <torch/torch.h>
-
 #include "narrow/quant/blocks/block_codec.h"
+#include "narrow/train/engine/torch.h"
 #include "narrow/train/weights.h"
 
 namespace narrow::train {

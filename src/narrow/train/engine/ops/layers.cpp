@@ -24,8 +24,6 @@ std::vector<int64_t> pad_pairs(const std::vector<int64_t>& begin, const std::vec
 
 namespace {
 
-namespace F = torch::nn::functional;
-
 /// x padded by what the geometry says, where the two sides differ or `value` is not 0; else the
 /// pads for the operator itself.
 torch::Tensor padded(const torch::Tensor& x, const ConvGeometry& g, double value, Dims& pads) {

@@ -2,13 +2,12 @@
 // What the tables of rules share.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "narrow/train/engine/executor.h"
+#include "narrow/train/engine/torch.h"
 
 namespace narrow::train {
 

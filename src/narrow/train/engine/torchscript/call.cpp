@@ -2,10 +2,10 @@
 #include "narrow/train/engine/torchscript/call.h"
 
 #include <fmt/format.h>
-#include <torch/torch.h>
 
 #include "narrow/core/error.h"
 #include "narrow/train/engine/bridge.h"
+#include "narrow/train/engine/torch.h"
 
 namespace narrow::train::script {
 namespace {

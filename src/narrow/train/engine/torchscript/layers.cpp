@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Functions with weights, norms, pools.
-#include <torch/torch.h>
 
 #include "narrow/core/error.h"
 #include "narrow/train/engine/bridge.h"
+#include "narrow/train/engine/torch.h"
 #include "narrow/train/engine/torchscript/call.h"
 
 namespace narrow::train::script {

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Arithmetic, activations, reductions.
-#include <torch/torch.h>
 
 #include <cmath>
 #include <limits>
 
 #include "narrow/core/error.h"
+#include "narrow/train/engine/torch.h"
 #include "narrow/train/engine/torchscript/call.h"
 
 namespace narrow::train::script {

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Functions that move values, and sizes.
-#include <torch/torch.h>
 
 #include <algorithm>
 #include <limits>
 #include <numeric>
 
 #include "narrow/core/error.h"
+#include "narrow/train/engine/torch.h"
 #include "narrow/train/engine/torchscript/call.h"
 
 namespace narrow::train::script {
