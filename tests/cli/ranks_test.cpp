@@ -17,12 +17,6 @@ namespace {
 
 using namespace testing;
 
-#ifdef NARROW_TRAIN_PLUGIN
-constexpr bool kHaveLibrary = true;
-#else
-constexpr bool kHaveLibrary = false;
-#endif
-
 /// Another port for every group, so that tests run beside each other.
 std::string free_port() {
   static int next = 20000 + static_cast<int>(::getpid() * 7 % 20000);
