@@ -73,6 +73,7 @@ class Trainer {
       learned_["adapter_a." + name] = &adapter.a;
       learned_["adapter_b." + name] = &adapter.b;
     }
+    for (auto& [name, x] : loss_.projections()) learned_["projection." + name] = &x;
     for (auto& [name, grid] : executor_.weight_grids()) add_grid("weight", name, grid);
     for (auto& [name, grid] : executor_.activation_grids()) add_grid("value", name, grid);
     methods_ = make_methods(executor_, learned_, plan, options);
