@@ -139,6 +139,11 @@ void add_optimizer_flags(CLI::App& command, TrainFlags& flags) {
   add_integer(command, "--warmup-steps", o.warmup_steps, 0, 1000000000, "Steps of rising rate");
   add_integer(command, "--step-epochs", o.step_epochs, 1, 1000000, "Schedule step: epochs a step");
   add_number(command, "--gamma", o.gamma, 0, 1, "Schedule step: factor (default 0.1)");
+  add_integer(command, "--norm-freeze", o.norm_freeze, 0, 1000000,
+              "Batch norms keep their running statistics after so many epochs (default 0: never)");
+  add_integer(command, "--norm-batches", o.norm_batches, 0, 1000000000,
+              "Batches that statistics of batch norms are estimated on again after each epoch "
+              "(default 0: none)");
   add_number(command, "--ema", o.ema, 0, 0.999999, "Decay of averaged parameters; 0: off");
   add_integer(command, "--patience", o.patience, 0, 1000000000,
               "Stop after so many epochs without a better metric");

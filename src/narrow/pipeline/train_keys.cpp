@@ -127,6 +127,8 @@ constexpr TrainKey kKeys[] = {
        j.granularity = choice(granularity_from_string, t, {"per_tensor", "per_axis"});
      }},
     {"first_last", [](Job& j, const Text& t) { j.first_last = number<int>(t); }},
+    {"norm_freeze", set_integer<&Options::norm_freeze>},
+    {"norm_batches", set_integer<&Options::norm_batches>},
     {"ema", set_real<&Options::ema>},
     {"patience", set_integer<&Options::patience>},
     {"shift", [](Job& j, const Text& t) { j.options.augment.shift = number<int64_t>(t); }},

@@ -74,6 +74,10 @@ struct TrainOptions {
   double temperature = 4;     // distill
   double distill_weight = 1;  // the rest is cross_entropy, where there are labels
   QatOptions qat;
+  int64_t norm_freeze =
+      0;  // batch norms keep their running statistics after so many epochs; 0: never
+  int64_t norm_batches =
+      0;                 // batches that their statistics are estimated on again after each epoch
   double ema = 0;        // decay of averaged parameters, which are what comes out; 0: off
   int64_t patience = 0;  // epochs without a better metric before it stops; 0: off
   Augmentation augment;

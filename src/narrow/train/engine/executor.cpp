@@ -185,7 +185,7 @@ void Executor::put(Tensors& values, ValueId id, torch::Tensor value, const RunMo
   out = std::move(value);
   if (rounding.grid != nullptr) {
     if (mode.training && observe && rounding.grid->rule().observe) {
-      observe(groups_.at(graph_.value(id).name), *rounding.grid, out);
+      observe(groups_.at(graph_.value(id).name), *rounding.grid, out, mode.ranks);
     }
     out = (*rounding.grid)(out, rounding.into);
   }

@@ -63,7 +63,7 @@ Forward make_gemm(const Graph&, const Node& node) {
 }
 
 /// With the mean and variance of all ranks' samples together.
-torch::Tensor shared_batch_norm(const Tensors& in, double momentum, double epsilon, Ranks& ranks) {
+torch::Tensor shared_batch_norm(const Tensors& in, double share, double epsilon, Ranks& ranks) {
   const torch::Tensor& x = in[0];
   std::vector<int64_t> axes;
   std::vector<int64_t> shape(static_cast<size_t>(x.dim()), 1);
@@ -81,8 +81,8 @@ torch::Tensor shared_batch_norm(const Tensors& in, double momentum, double epsil
     const torch::NoGradGuard guard;
     torch::Tensor running_mean = in[3];
     torch::Tensor running_variance = in[4];
-    running_mean.lerp_(mean, 1 - momentum);
-    running_variance.lerp_(variance * count / (count - 1).clamp_min(1), 1 - momentum);
+    running_mean.lerp_(mean, share);
+    running_variance.lerp_(variance * count / (count - 1).clamp_min(1), share);
   }
   const torch::Tensor scale = in[1] * torch::rsqrt(variance + epsilon);
   return centred * scale.reshape(shape) + in[2].reshape(shape);
@@ -93,10 +93,11 @@ Forward make_batch_norm(const Graph&, const Node& node) {
   const float momentum = node.float_or("momentum", 0.9F);
   return [=](const Tensors& in, const RunMode& mode) -> Tensors {
     // The running statistics are constants of the executor: updated in place while training.
-    if (mode.training && mode.ranks != nullptr) {
-      return {shared_batch_norm(in, momentum, epsilon, *mode.ranks)};
+    const double share = mode.statistics_share < 0 ? 1 - momentum : mode.statistics_share;
+    if (mode.batch_statistics && mode.ranks != nullptr) {
+      return {shared_batch_norm(in, share, epsilon, *mode.ranks)};
     }
-    return {torch::batch_norm(in[0], in[1], in[2], in[3], in[4], mode.training, 1 - momentum,
+    return {torch::batch_norm(in[0], in[1], in[2], in[3], in[4], mode.batch_statistics, share,
                               epsilon, false)};
   };
 }
