@@ -40,6 +40,7 @@ struct TrainFlags {
   std::vector<std::string> match;
   std::string optimizer = "adam";
   std::string schedule = "constant";
+  std::string compute = "float32";
   std::string loss = "cross_entropy";
   QatFlags qat_flags;
   std::string checkpoint;
@@ -86,6 +87,7 @@ void run_train_command(const TrainFlags& flags, Context& context) {
   set_adapter_options(flags.adapters, job);
   check_llm_training(job);
   job.options.seed = static_cast<uint64_t>(flags.seed);
+  job.options.bfloat16 = flags.compute == "bfloat16";
   job.options.threads = context.thread_count();
   set_prune_options(flags.prune, job);
   job.checkpoint = flags.checkpoint;
@@ -139,6 +141,8 @@ void add_optimizer_flags(CLI::App& command, TrainFlags& flags) {
   add_integer(command, "--warmup-steps", o.warmup_steps, 0, 1000000000, "Steps of rising rate");
   add_integer(command, "--step-epochs", o.step_epochs, 1, 1000000, "Schedule step: epochs a step");
   add_number(command, "--gamma", o.gamma, 0, 1, "Schedule step: factor (default 0.1)");
+  add_choice(command, "--compute", flags.compute, {"float32", "bfloat16"},
+             "Operands of convolutions and matrix products (default float32)");
   add_integer(command, "--norm-freeze", o.norm_freeze, 0, 1000000,
               "Batch norms keep their running statistics after so many epochs (default 0: never)");
   add_integer(command, "--norm-batches", o.norm_batches, 0, 1000000000,

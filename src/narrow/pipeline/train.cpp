@@ -387,14 +387,14 @@ std::string options_text(const TrainJob& job, int ranks) {
   const train::TrainOptions& o = job.options;
   return fmt::format(
       "{} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} "
-      "{} {} {} {} {}",
+      "{} {} {} {} {} {}",
       kVersion, job.qat, o.epochs, o.batch * ranks, to_string(o.optimizer), o.lr, o.scale_lr,
       o.momentum, o.weight_decay, o.clip_norm, o.accumulate, to_string(o.schedule), o.warmup_steps,
       o.step_epochs, o.gamma, o.min_factor, to_string(o.loss), o.label_smoothing, o.temperature,
       o.distill_weight, o.ema, o.augment.shift, o.augment.flip, o.augment.crop, o.seed,
       to_text(o.prune), to_text(o.regularize), to_text(job.thin), to_text(job.low_rank),
       qat_fingerprint(job), to_text(job.adapters), fmt::join(job.freeze, ";"), to_text(o.match),
-      o.norm_freeze, o.norm_batches);
+      o.norm_freeze, o.norm_batches, o.bfloat16);
 }
 
 std::function<void(const train::EpochRecord&)> epoch_log(const TrainJob& job,
