@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <sstream>
 #include <vector>
 
 #include "narrow/core/error.h"
@@ -93,6 +94,15 @@ constexpr TrainKey kKeys[] = {
     {"teacher", [](Job& j, const Text& t) { j.teacher = t; }},
     {"temperature", set_real<&Options::temperature>},
     {"distill_weight", set_real<&Options::distill_weight>},
+    {"match",
+     [](Job& j, const Text& t) {
+       j.options.match.pairs.clear();
+       std::istringstream words(t);
+       for (std::string pair; words >> pair;) {
+         j.options.match.pairs.push_back(train::parse_feature_pair(pair));
+       }
+     }},
+    {"match_weight", [](Job& j, const Text& t) { j.options.match.weight = number<double>(t); }},
     {"label_smoothing", set_real<&Options::label_smoothing>},
     {"ranges",
      [](Job& j, const Text& t) {
@@ -117,6 +127,8 @@ constexpr TrainKey kKeys[] = {
        j.granularity = choice(granularity_from_string, t, {"per_tensor", "per_axis"});
      }},
     {"first_last", [](Job& j, const Text& t) { j.first_last = number<int>(t); }},
+    {"norm_freeze", set_integer<&Options::norm_freeze>},
+    {"norm_batches", set_integer<&Options::norm_batches>},
     {"ema", set_real<&Options::ema>},
     {"patience", set_integer<&Options::patience>},
     {"shift", [](Job& j, const Text& t) { j.options.augment.shift = number<int64_t>(t); }},

@@ -113,7 +113,8 @@ void link(TrainPhase& phase, const PhaseKeys& said, const std::vector<TrainPhase
     phase.job.arch.clear();
   }
   // Who teaches is the model that came in, not what the phases before made of it.
-  const bool taught = phase.job.options.loss != train::LossKind::cross_entropy;
+  const train::TrainOptions& o = phase.job.options;
+  const bool taught = o.loss != train::LossKind::cross_entropy || o.match.active();
   if (taught && !said.teacher && phase.job.teacher.empty()) phase.job.teacher = phase.job.model;
 }
 
