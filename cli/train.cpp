@@ -8,7 +8,6 @@
 #include "narrow/core/error.h"
 #include "narrow/pipeline/train.h"
 #include "narrow/pipeline/train_text.h"
-#include "narrow/train/networks.h"
 #include "train_llm.h"
 #include "train_prune.h"
 #include "train_qat.h"
@@ -33,6 +32,7 @@ constexpr const char* kExamples =
 struct TrainFlags {
   std::string model;
   std::string arch;
+  std::string tokenizer;
   std::string output;
   std::string data;
   std::string eval_data;
@@ -68,6 +68,7 @@ void run_train_command(const TrainFlags& flags, Context& context) {
   TrainJob job;
   job.model = flags.model;
   job.arch = flags.arch;
+  job.tokenizer = flags.tokenizer;
   job.output = flags.output;
   const auto data_of = [](const std::string& spec) {
     return is_text_spec(spec) ? parse_text_spec(spec) : parse_data_spec(spec);
@@ -185,9 +186,7 @@ void add_train(CLI::App& app, Context& context) {
       app.add_subcommand("train", "Train a network, in float or on the grids it is deployed on");
   auto flags = std::make_shared<TrainFlags>();
   command->add_option("model", flags->model, "The model to train on")->type_name("MODEL");
-  std::vector<std::string> names;
-  for (const train::Network& network : train::networks()) names.emplace_back(network.name);
-  add_choice(*command, "--arch", flags->arch, names, "A network to train from scratch");
+  add_arch_flags(*command, flags->arch, flags->tokenizer);
   command->add_option("-o,--output", flags->output, "The model to write")->type_name("FILE");
   add_data(*command, flags->data, "Data to train on")->required();
   command->add_option("--eval-data", flags->eval_data, "Data to measure on after each epoch")

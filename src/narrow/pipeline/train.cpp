@@ -21,6 +21,7 @@
 #include "narrow/pipeline/calibrate.h"
 #include "narrow/pipeline/ranks.h"
 #include "narrow/pipeline/train_llm.h"
+#include "narrow/pipeline/train_llm_arch.h"
 #include "narrow/pipeline/train_prune.h"
 #include "narrow/pipeline/train_qat.h"
 #include "narrow/pipeline/train_thin.h"
@@ -417,7 +418,8 @@ fs::path checkpoint_of(const TrainJob& job) {
 }
 
 TrainReport run_train(const TrainJob& job) {
-  if (job.arch.empty() && is_language_model(job.model)) return run_llm_train(job);
+  const bool scratch = is_language_arch(job.arch);
+  if (scratch || (job.arch.empty() && is_language_model(job.model))) return run_llm_train(job);
   return TrainRun(job).run();
 }
 
