@@ -23,7 +23,7 @@ bool names_schedule_file(const std::string& text) {
 
 void run_phases(const std::string& file, const TrainJob& job, bool dry_run, Context& context) {
   const std::vector<TrainPhase> phases =
-      file.empty() ? std::vector<TrainPhase>{{.name = "train", .job = job, .stamp = ""}}
+      file.empty() ? std::vector<TrainPhase>{{.name = "train", .job = job, .stamp = "", .grids = ""}}
                    : load_schedule(file, job);
   if (dry_run) {
     const SchedulePlan plan = plan_schedule(phases);
