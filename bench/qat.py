@@ -4,7 +4,7 @@
 float network trained on for as many epochs. Each run is kept in WORK_FOLDER/qat.jsonl and not made again, so that the
 script may be stopped and started; the tables come from that file.
 
-Usage: qat.py WORK_FOLDER [PART ...]      parts: scratch fashion mnist resnet methods fastestdet (default: all)
+Usage: qat.py WORK_FOLDER [PART ...]      parts: scratch fashion mnist resnet smaller methods fastestdet (default: all)
 NARROW names the program, MNIST the folder of the digits, SEEDS how many, EPOCHS how many a variant has."""
 import json
 import os
@@ -19,6 +19,7 @@ WORK = pathlib.Path(sys.argv[1])
 MNIST = pathlib.Path(os.environ.get("MNIST", c.ASSETS / "mnist"))
 SEEDS = range(1, int(os.environ.get("SEEDS", "3")) + 1)
 EPOCHS = int(os.environ.get("EPOCHS", "2"))
+THIN_EPOCHS = 5
 LR = {"float": "1e-4", "w8a8": "1e-4", "w4a4": "3e-4", "w2a4": "1e-3", "w2a2": "1e-3"}
 ALLOWED = {"mnist": {"w8a8": 0.05, "w4a4": 0.15, "w2a2": 0.6}, "fashion": {"w8a8": 0.1, "w4a4": 0.5, "w2a2": 2.0}}
 
@@ -41,6 +42,7 @@ def run(key, *arguments):
                   "ptq": report.get("metric_ptq"), "before": report.get("metric_before"),
                   "best_epoch": report["best_epoch"], "seconds": report["wall_seconds"],
                   "samples_per_second": max(e["samples_per_second"] for e in report["epochs"])}
+        record.update({k: report[k] for k in ("prune", "thinned") if k in report})
         with open(log, "a") as f:
             f.write(json.dumps(record) + "\n")
         print(f"{key}: {record['metric']}, untrained {record['ptq']}, {record['seconds']:.0f} s", file=sys.stderr)
@@ -104,6 +106,32 @@ def resnet():
                                                             "QAT and distillation"], rows)
 
 
+def smaller():
+    """Zeros and fewer filters: what accuracy and bytes they cost, and what time they save."""
+    mnist, resnet20 = c.ROOT / "assets/mnist_cnn.onnx", c.ROOT / "assets/resnet20_fashion.onnx"
+    rows = []
+    for title, model, folder, sparsity, allowed, extra in (
+            ("MNIST CNN", mnist, MNIST, 0.8, 0.1, []), ("MNIST CNN", mnist, MNIST, 0.95, 0.4, []),
+            ("ResNet-20", resnet20, c.FASHION, 0.7, 1.0, ["--flip"])):
+        r = run(f"smaller {title} {sparsity}", model, "--prune", f"magnitude,sparsity={sparsity}", "--qat", "w8a8",
+                "--epochs", EPOCHS, "--lr", "3e-4", "--schedule", "cosine", *data(folder), *extra)
+        rows.append([title, f"{100 * sparsity:.0f} %", f"{r['before']:.2f}", f"{last(r):.2f}",
+                     f"{last(r) - r['before']:+.2f}", f"-{allowed}", f"{r['prune']['deflated_bytes'] / r['prune']['float_bytes']:.3f}"])
+    c.table(f"Zeros, w8a8, {EPOCHS} epochs", ["network", "zeros", "float", "trained", "to float", "allowed",
+                                              "compressed / float file"], rows)
+    rows = []
+    for rank in ("l1", "taylor"):
+        r = run(f"smaller ResNet-20 {rank}", resnet20, "--thin", f"{rank},macs=0.5", "--epochs", THIN_EPOCHS,
+                "--optimizer", "sgd", "--lr", "0.02", "--weight-decay", "5e-4", "--schedule", "cosine", "--flip",
+                *data(c.FASHION))
+        t = r["thinned"][0]
+        rows.append([rank, f"{t['macs_after'] / t['macs_before']:.3f}",
+                     f"{t['before_us'] / t['after_us']:.2f}", f"{r['before']:.2f}", f"{last(r):.2f}",
+                     f"{last(r) - r['before']:+.2f}"])
+    c.table(f"ResNet-20 with fewer filters, {THIN_EPOCHS} epochs", ["rank", "multiply-adds left", "times faster",
+                                                                   "before", "after", "difference"], rows)
+
+
 def methods():
     rows = []
     model = c.ROOT / "assets/fashion_cnn.onnx"
@@ -151,7 +179,7 @@ def fastestdet():
 PARTS = {"scratch": scratch,
          "fashion": lambda: variants("fashion", c.ROOT / "assets/fashion_cnn.onnx", c.FASHION, ["--flip"]),
          "mnist": lambda: variants("mnist", c.ROOT / "assets/mnist_cnn.onnx", MNIST, []),
-         "resnet": resnet, "methods": methods, "fastestdet": fastestdet}
+         "resnet": resnet, "smaller": smaller, "methods": methods, "fastestdet": fastestdet}
 
 if __name__ == "__main__":
     WORK.mkdir(parents=True, exist_ok=True)

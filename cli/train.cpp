@@ -37,6 +37,7 @@ struct TrainFlags {
   std::string data;
   std::string eval_data;
   std::string teacher;
+  std::vector<std::string> match;
   std::string optimizer = "adam";
   std::string schedule = "constant";
   std::string loss = "cross_entropy";
@@ -78,6 +79,9 @@ void run_train_command(const TrainFlags& flags, Context& context) {
   const bool phases = names_schedule_file(flags.schedule);
   if (!phases) job.options.schedule = *train::schedule_from_string(flags.schedule);
   job.options.loss = *train::loss_from_string(flags.loss);
+  for (const std::string& pair : flags.match) {
+    job.options.match.pairs.push_back(train::parse_feature_pair(pair));
+  }
   apply_qat_flags(flags.qat_flags, job);
   set_adapter_options(flags.adapters, job);
   check_llm_training(job);
@@ -135,6 +139,11 @@ void add_optimizer_flags(CLI::App& command, TrainFlags& flags) {
   add_integer(command, "--warmup-steps", o.warmup_steps, 0, 1000000000, "Steps of rising rate");
   add_integer(command, "--step-epochs", o.step_epochs, 1, 1000000, "Schedule step: epochs a step");
   add_number(command, "--gamma", o.gamma, 0, 1, "Schedule step: factor (default 0.1)");
+  add_integer(command, "--norm-freeze", o.norm_freeze, 0, 1000000,
+              "Batch norms keep their running statistics after so many epochs (default 0: never)");
+  add_integer(command, "--norm-batches", o.norm_batches, 0, 1000000000,
+              "Batches that statistics of batch norms are estimated on again after each epoch "
+              "(default 0: none)");
   add_number(command, "--ema", o.ema, 0, 0.999999, "Decay of averaged parameters; 0: off");
   add_integer(command, "--patience", o.patience, 0, 1000000000,
               "Stop after so many epochs without a better metric");
@@ -151,6 +160,12 @@ void add_loss_flags(CLI::App& command, TrainFlags& flags) {
              "Of distill (default 4; of language models 1)");
   add_number(command, "--distill-weight", o.distill_weight, 0, 1,
              "Share of the teacher, the rest being the labels' (default 1)");
+  command
+      .add_option(
+          "--match", flags.match,
+          "Layers whose outputs learn those of the teacher's, by the names of nodes or values")
+      ->type_name("NAME[=TEACHER'S]");
+  add_number(command, "--match-weight", o.match.weight, 0, 1e6, "Of that in the loss (default 1)");
   add_number(command, "--label-smoothing", o.label_smoothing, 0, 0.999, "Default 0");
   train::Augmentation& a = o.augment;
   add_integer(command, "--crop", a.crop, 0, 1000,

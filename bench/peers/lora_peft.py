@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Low-rank adapters beside PEFT: what `narrow train --lora-output` wrote, loaded by PEFT, against narrow's merged model;
-and what PEFT wrote, against the model that narrow merged it into. Needs torch, transformers and peft (PyPI).
+and what PEFT wrote, against the model that narrow merged it into. Needs torch, transformers and peft (setup.sh --torch).
 
 Usage: lora_peft.py WORK TEXT
 """

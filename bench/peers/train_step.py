@@ -3,7 +3,8 @@
 of both in turns and the best of each. QAT of the peer is torch.ao's eager mode, w8a8. CPU time, which a busy machine
 disturbs less, stands beside: of narrow the difference of two runs, of 1 and of 4 epochs.
 
-Usage: train_step.py WORK_FOLDER [PYTHON_WITH_TORCH] [THREADS] [ROUNDS]"""
+Usage: train_step.py WORK_FOLDER [PYTHON_WITH_TORCH] [THREADS] [ROUNDS]
+(that of build/peers-torch: setup.sh --torch)"""
 import json
 import os
 import pathlib

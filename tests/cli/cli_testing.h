@@ -17,6 +17,13 @@ namespace narrow::testing {
 
 using Json = nlohmann::json;
 
+/// Whether libnarrow_train.so was built beside the program.
+#ifdef NARROW_TRAIN_PLUGIN
+inline constexpr bool kHaveLibrary = true;
+#else
+inline constexpr bool kHaveLibrary = false;
+#endif
+
 struct Outcome {
   int code = -1;  // 128 + signal if one ended it
   std::string out;

@@ -11,12 +11,6 @@ namespace {
 
 using namespace testing;
 
-#ifdef NARROW_TRAIN_PLUGIN
-constexpr bool kHaveLibrary = true;
-#else
-constexpr bool kHaveLibrary = false;
-#endif
-
 class Smaller : public ::testing::Test {
  protected:
   void SetUp() override {

@@ -12,12 +12,6 @@ namespace {
 
 using namespace testing;
 
-#ifdef NARROW_TRAIN_PLUGIN
-constexpr bool kHaveLibrary = true;
-#else
-constexpr bool kHaveLibrary = false;
-#endif
-
 class Train : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -172,6 +166,34 @@ TEST_F(Train, EveryWayToLearnAGrid) {
   }
 }
 
+/// The teacher calls its input otherwise.
+TEST_F(Train, LayersLearnThoseOfATeacher) {
+  const std::string out = folder_.file("o.onnx");
+  const std::vector<std::string> common = {"train",
+                                           "--arch",
+                                           "mnist_cnn",
+                                           "--teacher",
+                                           fashion_model(),
+                                           "--data",
+                                           fashion_data(",split=train,samples=100"),
+                                           "-o",
+                                           out,
+                                           "--epochs",
+                                           "2",
+                                           "--loss",
+                                           "mse"};
+  const auto loss_with = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> arguments = common;
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return narrow_json(arguments).at("epochs").at(1).at("loss").get<double>();
+  };
+  const double outputs = loss_with({});
+  const double both = loss_with({"--match", "fc1=/fc1/Gemm", "--match-weight", "1000"});
+  EXPECT_GT(both, outputs + 100);
+  // What is matched does not come out.
+  EXPECT_EQ(narrow_json({"inspect", out}).at("outputs").size(), 1);
+}
+
 TEST_F(Train, SaysWhatIsWrong) {
   const std::string out = folder_.file("o.onnx");
   const auto refused = [&](std::vector<std::string> args, const char* part) {
@@ -191,6 +213,8 @@ TEST_F(Train, SaysWhatIsWrong) {
   refused({fashion_model(), "--resume"}, "o.onnx.training");
   refused({fashion_model(), "--qat", "w4a4", "--qat-method", "lsqq"}, "lsq_plus");
   refused({fashion_model(), "--epochs", "0"}, "epochs");
+  refused({fashion_model(), "--match", "/conv3/Conv"}, "/conv2/Conv");
+  refused({fashion_model(), "--match", "/conv1/Conv=/fc1/Gemm"}, "more than channels");
   refused({fashion_model(), "--prune", "magnitud"}, "magnitude");
   refused({fashion_model(), "--prune", "level,layers=/fc3/Gemm", "--epochs", "0"}, "/fc1/Gemm");
 }

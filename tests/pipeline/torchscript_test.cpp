@@ -11,6 +11,7 @@
 #include "narrow/graph/graph.h"
 #include "narrow/runtime/session.h"
 #include "support.h"
+#include "train/train_testing.h"
 
 namespace narrow {
 namespace {
@@ -18,16 +19,7 @@ namespace {
 namespace fs = std::filesystem;
 const fs::path kGoldens = fs::path(NARROW_SOURCE_DIR) / "tests/goldens/torchscript";
 
-class TorchScript : public ::testing::Test {
- protected:
-  void SetUp() override {
-#ifdef NARROW_TRAIN_PLUGIN
-    setenv("NARROW_TRAIN_LIBRARY", NARROW_TRAIN_PLUGIN, 1);
-#else
-    GTEST_SKIP() << "libtorch was not there when this was built";
-#endif
-  }
-};
+class TorchScript : public train::PluginTest {};
 
 ScriptGraph read(const std::string& name, const std::vector<std::string>& shapes) {
   std::vector<SymbolicShape> inputs;

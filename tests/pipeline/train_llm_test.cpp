@@ -18,6 +18,7 @@
 #include "narrow/ptq/rtn/rtn.h"
 #include "narrow/quant/quantize.h"
 #include "narrow/train/library.h"
+#include "train/train_testing.h"
 
 namespace narrow {
 namespace {
@@ -27,14 +28,7 @@ using testing::TemporaryFolder;
 
 const fs::path kModel = fs::path(NARROW_SOURCE_DIR) / "assets/novels-7m";
 
-const train::Plugin* plugin() {
-#ifdef NARROW_TRAIN_PLUGIN
-  setenv("NARROW_TRAIN_LIBRARY", NARROW_TRAIN_PLUGIN, 1);
-  return &train::load_plugin();
-#else
-  return nullptr;
-#endif
-}
+using train::plugin;
 
 std::string some_text() {
   std::string text;

@@ -9,16 +9,10 @@
 #include "narrow/core/rng.h"
 #include "narrow/graph/op_table.h"
 #include "narrow/runtime/session.h"
+#include "train/train_testing.h"
 
 namespace narrow::train {
 namespace {
-
-Tensor noise(const Dims& dims, uint64_t seed) {
-  Tensor x(DType::float32, dims);
-  Rng rng(seed);
-  for (float& v : x.mutable_data<float>()) v = static_cast<float>(rng.normal());
-  return x;
-}
 
 /// [rows, columns] of rank r.
 Tensor product(int64_t rows, int64_t columns, int64_t r, uint64_t seed) {

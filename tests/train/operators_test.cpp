@@ -105,6 +105,22 @@ std::vector<Case> layers() {
       {"LayerNormalization", {apart({2, 6}, 24), positive({6}, 25), apart({6}, 26)}},
       {"RMSNormalization", {apart({2, 6}, 27), positive({6}, 28)}},
       {"MaxPool", {image}, {{"kernel_shape", Ints{2, 2}}, {"pads", Ints{0, 0, 1, 1}}}},
+      {"MaxPool",
+       {apart({2, 2, 6, 40}, 41)},
+       {{"kernel_shape", Ints{2, 2}}, {"strides", Ints{2, 2}}}},
+      {"MaxPool",
+       {apart({1, 2, 7, 9}, 42)},
+       {{"kernel_shape", Ints{3, 3}}, {"strides", Ints{2, 2}}, {"pads", Ints{1, 1, 1, 1}}}},
+      {"MaxPool",
+       {apart({1, 2, 8, 9}, 43)},
+       {{"kernel_shape", Ints{2, 3}},
+        {"strides", Ints{3, 3}},
+        {"dilations", Ints{2, 2}},
+        {"pads", Ints{0, 2, 1, 0}},
+        {"ceil_mode", int64_t{1}}}},
+      {"MaxPool", {apart({1, 1, 17, 18}, 44)}, {{"kernel_shape", Ints{16, 16}}}},
+      {"MaxPool", {apart({1, 2, 9}, 45)}, {{"kernel_shape", Ints{3}}, {"pads", Ints{1, 1}}}},
+      {"MaxPool", {apart({1, 1, 3, 4, 4}, 46)}, {{"kernel_shape", Ints{2, 2, 2}}}},
       {"AveragePool",
        {image},
        {{"kernel_shape", Ints{3, 3}}, {"pads", Ints{1, 1, 1, 1}}, {"strides", Ints{2, 2}}}},
@@ -284,7 +300,8 @@ TEST_F(PluginTest, EveryOperatorHasTheGradientOfItsResults) {
         changed.graph.set_constant(id, x);
         return result(changed, 0).epochs[0].loss;
       };
-      for (const size_t i : {size_t{0}, static_cast<size_t>(before.elements() - 1)}) {
+      const auto last = static_cast<size_t>(before.elements() - 1);
+      for (const size_t i : {size_t{0}, last / 3, last / 2, last}) {
         const double gradient = before.data<float>()[i] - after.data<float>()[i];
         const double numeric = (loss_with(i, 1e-2F) - loss_with(i, -1e-2F)) / 2e-2;
         EXPECT_NEAR(gradient, numeric, 1e-3 + 0.01 * std::fabs(numeric))

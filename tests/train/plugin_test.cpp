@@ -149,6 +149,58 @@ TEST_F(PluginTest, LearnsInFloatAndOnAGrid) {
   EXPECT_LT(loss_after(quantized_plan(), 8), 0.6 * loss_after(quantized_plan(), 1));
 }
 
+/// x [n, 4] -> batch norm -> dense.
+TrainPlan normalised_plan() {
+  TrainPlan plan;
+  Graph& g = plan.graph;
+  const ValueId x = g.add_input("x", DType::float32, SymbolicShape{Dim::symbol("n"), 4});
+  Tensor ones(DType::float32, {4});
+  for (float& v : ones.mutable_data<float>()) v = 1;
+  const NodeId norm = g.add_node(
+      "BatchNormalization",
+      {x, g.add_initializer("scale", ones), g.add_initializer("bias", Tensor(DType::float32, {4})),
+       g.add_initializer("mean", Tensor(DType::float32, {4})),
+       g.add_initializer("variance", ones.clone())},
+      {"n"});
+  const NodeId fc =
+      g.add_node("Gemm", {g.node(norm).outputs[0], g.add_initializer("w", noise({2, 4}, 2))}, {"y"},
+                 {{"transB", int64_t{1}}});
+  g.add_output(g.node(fc).outputs[0]);
+  infer_shapes(g);
+  plan.parameters = trainable_parameters(g);
+  return plan;
+}
+
+TEST_F(PluginTest, StatisticsOfNormsAreFrozenOrEstimatedAgain) {
+  const Clouds data;
+  TrainOptions o = options_of(1);
+  const auto once = plugin()->train(normalised_plan(), data, o, {}, {}).state.parameters;
+  o.epochs = 3;
+  const auto moved = plugin()->train(normalised_plan(), data, o, {}, {}).state.parameters;
+  o.norm_freeze = 1;
+  const auto frozen = plugin()->train(normalised_plan(), data, o, {}, {}).state.parameters;
+  EXPECT_TRUE(identical(frozen.at("mean"), once.at("mean")));
+  EXPECT_TRUE(identical(frozen.at("variance"), once.at("variance")));
+  EXPECT_FALSE(identical(moved.at("mean"), once.at("mean")));
+  EXPECT_FALSE(identical(frozen.at("w"), once.at("w")));
+  // Over all batches: the mean of the data, and of the batches' variances.
+  o.norm_freeze = 0;
+  o.norm_batches = 1000;
+  const auto again = plugin()->train(normalised_plan(), data, o, {}, {}).state.parameters;
+  std::vector<int64_t> all(400);
+  for (size_t i = 0; i < all.size(); ++i) all[i] = static_cast<int64_t>(i);
+  const Tensor x = data.get(all).inputs.at("x");
+  for (size_t c = 0; c < 4; ++c) {
+    double mean = 0;
+    double square = 0;
+    for (size_t i = 0; i < 400; ++i) mean += x.data<float>()[4 * i + c] / 400;
+    for (size_t i = 0; i < 400; ++i) square += std::pow(x.data<float>()[4 * i + c] - mean, 2) / 399;
+    EXPECT_NEAR(again.at("mean").data<float>()[c], mean, 1e-5);
+    // Batches of 50 have means of their own, which the variance within them lacks.
+    EXPECT_NEAR(again.at("variance").data<float>()[c], square, 0.05 * square);
+  }
+}
+
 TEST_F(PluginTest, ScalesAreLearnedOrStay) {
   const Clouds data;
   TrainOptions o = options_of(2);

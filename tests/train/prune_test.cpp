@@ -7,23 +7,16 @@
 #include <numeric>
 
 #include "narrow/core/error.h"
-#include "narrow/core/rng.h"
 #include "narrow/graph/op_table.h"
 #include "narrow/graph/qdq.h"
 #include "narrow/quant/quantize.h"
 #include "narrow/train/networks.h"
 #include "narrow/train/prune/masks.h"
 #include "narrow/train/prune/prune_options.h"
+#include "train/train_testing.h"
 
 namespace narrow::train {
 namespace {
-
-Tensor noise(const Dims& dims, uint64_t seed) {
-  Tensor x(DType::float32, dims);
-  Rng rng(seed);
-  for (float& v : x.mutable_data<float>()) v = static_cast<float>(rng.normal());
-  return x;
-}
 
 int64_t zeros(const Tensor& mask) {
   int64_t count = 0;

@@ -10,22 +10,10 @@
 #include "narrow/quant/quantize.h"
 #include "narrow/train/checkpoint.h"
 #include "narrow/train/library.h"
-#include "support.h"
+#include "train/train_testing.h"
 
 namespace narrow::train {
 namespace {
-
-const Plugin* plugin() {
-#ifdef NARROW_TRAIN_PLUGIN
-  static const Plugin& loaded = [&]() -> const Plugin& {
-    setenv("NARROW_TRAIN_LIBRARY", NARROW_TRAIN_PLUGIN, 1);
-    return load_plugin();
-  }();
-  return &loaded;
-#else
-  return nullptr;
-#endif
-}
 
 /// The sign of the first of eight numbers is the class.
 class Signs final : public Dataset {
@@ -47,13 +35,6 @@ class Signs final : public Dataset {
   }
   std::string fingerprint() const override { return "signs"; }
 };
-
-Tensor noise(const Dims& dims, uint64_t seed) {
-  Tensor x(DType::float32, dims);
-  Rng rng(seed);
-  for (float& v : x.mutable_data<float>()) v = static_cast<float>(rng.normal());
-  return x;
-}
 
 int64_t zeros(const Tensor& x) {
   int64_t count = 0;

@@ -8,20 +8,13 @@
 #include <cmath>
 
 #include "narrow/core/error.h"
-#include "narrow/core/rng.h"
 #include "narrow/graph/op_table.h"
 #include "narrow/runtime/session.h"
 #include "narrow/train/networks.h"
+#include "train/train_testing.h"
 
 namespace narrow::train {
 namespace {
-
-Tensor noise(const Dims& dims, uint64_t seed) {
-  Tensor x(DType::float32, dims);
-  Rng rng(seed);
-  for (float& v : x.mutable_data<float>()) v = static_cast<float>(rng.normal());
-  return x;
-}
 
 /// Everything at once: depthwise, concatenation with a second branch, a residual through it, an
 /// activation that is not 0 at 0, pooling, a flattening by Reshape.

@@ -72,6 +72,7 @@ class TrainRun {
 
  private:
   void read();
+  void open_teacher(const Graph& came);
   void make_smaller();
   void plan_float();
   Statistics observe(const CalibrateOptions& options) const;
@@ -144,9 +145,19 @@ void TrainRun::read() {
   if (plugin_ != nullptr) report_.torch_version = plugin_->torch_version;
   report_.samples = data_->size();
   if (eval_ && job_.arch.empty()) report_.metric_before = measure(came);
-  if (job_.options.loss != train::LossKind::cross_entropy) {
-    teacher_ = std::make_unique<Session>(job_.teacher.empty() ? came : read_onnx(job_.teacher));
+  open_teacher(came);
+}
+
+/// By default the model that came in.
+void TrainRun::open_teacher(const Graph& came) {
+  const train::MatchOptions& match = job_.options.match;
+  if (job_.options.loss == train::LossKind::cross_entropy && !match.active()) return;
+  Graph graph = job_.teacher.empty() ? came : read_onnx(job_.teacher);
+  if (match.active()) infer_shapes(graph);
+  for (const train::FeaturePair& pair : match.pairs) {
+    plan_.matches.push_back({{}, train::add_feature(graph, pair.teacher)});
   }
+  teacher_ = std::make_unique<Session>(std::move(graph));
 }
 
 double TrainRun::measure(const Graph& graph) const {
@@ -165,6 +176,11 @@ void TrainRun::make_smaller() {
 
 void TrainRun::plan_float() {
   plan_.graph = graph_;
+  for (size_t i = 0; i < plan_.matches.size(); ++i) {
+    train::FeatureMatch& match = plan_.matches[i];
+    match.student = train::add_feature(plan_.graph, job_.options.match.pairs[i].student);
+    check_match(match);
+  }
   plan_.parameters = train::trainable_parameters(graph_);
   const bool prunes = job_.options.prune.active() || job_.options.regularize.active();
   if (prunes && (job_.adapters.active() || !job_.freeze.empty())) {
@@ -308,7 +324,18 @@ train::TrainHooks TrainRun::hooks(const train::CheckpointPlace& place) {
   if (teacher_) {
     hooks.teacher = [this](const std::map<std::string, Tensor>& inputs) {
       std::vector<Tensor> ordered;
-      for (const std::string& name : teacher_->input_names()) ordered.push_back(inputs.at(name));
+      const auto names = teacher_->input_names();
+      for (const std::string& name : names) {
+        // What a single input is called is nobody's business.
+        const auto given =
+            names.size() == 1 && inputs.size() == 1 ? inputs.begin() : inputs.find(name);
+        if (given == inputs.end()) {
+          throw Error(ErrorCode::invalid_argument,
+                      fmt::format("the teacher has an input '{}', the data have none", name),
+                      "take a teacher with the inputs of the model");
+        }
+        ordered.push_back(given->second);
+      }
       return teacher_->run(ordered);
     };
   }
@@ -396,13 +423,14 @@ std::string options_text(const TrainJob& job, int ranks) {
   const train::TrainOptions& o = job.options;
   return fmt::format(
       "{} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} "
-      "{} {}",
+      "{} {} {} {} {}",
       kVersion, job.qat, o.epochs, o.batch * ranks, to_string(o.optimizer), o.lr, o.scale_lr,
       o.momentum, o.weight_decay, o.clip_norm, o.accumulate, to_string(o.schedule), o.warmup_steps,
       o.step_epochs, o.gamma, o.min_factor, to_string(o.loss), o.label_smoothing, o.temperature,
       o.distill_weight, o.ema, o.augment.shift, o.augment.flip, o.augment.crop, o.seed,
       to_text(o.prune), to_text(o.regularize), to_text(job.thin), to_text(job.low_rank),
-      qat_fingerprint(job), to_text(job.adapters), fmt::join(job.freeze, ";"));
+      qat_fingerprint(job), to_text(job.adapters), fmt::join(job.freeze, ";"), to_text(o.match),
+      o.norm_freeze, o.norm_batches);
 }
 
 std::function<void(const train::EpochRecord&)> epoch_log(const TrainJob& job,

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <sstream>
 #include <vector>
 
 #include "narrow/core/error.h"
@@ -54,14 +55,10 @@ void set_qat_real(TrainJob& job, const std::string& text) {
   job.options.qat.*kField = number<double>(text);
 }
 
-/// Words between commas.
-std::vector<std::string> words(std::string_view text) {
+std::vector<std::string> words(const std::string& text) {
+  std::istringstream in(text);
   std::vector<std::string> out;
-  while (!text.empty()) {
-    const std::string_view word = text.substr(0, text.find(','));
-    text.remove_prefix(std::min(word.size() + 1, text.size()));
-    if (!word.empty()) out.emplace_back(word);
-  }
+  for (std::string word; in >> word;) out.push_back(word);
   return out;
 }
 
@@ -111,6 +108,15 @@ constexpr TrainKey kKeys[] = {
     {"teacher", [](Job& j, const Text& t) { j.teacher = t; }},
     {"temperature", set_real<&Options::temperature>},
     {"distill_weight", set_real<&Options::distill_weight>},
+    {"match",
+     [](Job& j, const Text& t) {
+       j.options.match.pairs.clear();
+       for (const std::string& pair : words(t)) {
+         j.options.match.pairs.push_back(train::parse_feature_pair(pair));
+       }
+     },
+     KeyForm::list},
+    {"match_weight", [](Job& j, const Text& t) { j.options.match.weight = number<double>(t); }},
     {"label_smoothing", set_real<&Options::label_smoothing>},
     {"ranges",
      [](Job& j, const Text& t) {
@@ -135,6 +141,8 @@ constexpr TrainKey kKeys[] = {
        j.granularity = choice(granularity_from_string, t, {"per_tensor", "per_axis"});
      }},
     {"first_last", [](Job& j, const Text& t) { j.first_last = number<int>(t); }},
+    {"norm_freeze", set_integer<&Options::norm_freeze>},
+    {"norm_batches", set_integer<&Options::norm_batches>},
     {"ema", set_real<&Options::ema>},
     {"patience", set_integer<&Options::patience>},
     {"shift", [](Job& j, const Text& t) { j.options.augment.shift = number<int64_t>(t); }},

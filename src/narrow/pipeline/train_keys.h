@@ -16,7 +16,8 @@ namespace narrow {
 /// nearest names.
 void set_train_key(TrainJob& job, std::string_view key, const std::string& text);
 
-/// How a file may write a key besides as one text: WORD,KEY=VALUE,... as a map, words as a list.
+/// How a file may write a key besides as one text: WORD,KEY=VALUE,... as a map, words
+/// between spaces as a list.
 enum class KeyForm : uint8_t { scalar, map, list };
 KeyForm train_key_form(std::string_view key);
 

@@ -99,6 +99,10 @@ void LlmTrainRun::check() const {
                 "and --low-rank",
                 "start one process, and leave these out");
   }
+  if (job_.options.match.active()) {
+    throw Error(ErrorCode::unsupported, "--match is for ONNX models",
+                "--loss distill learns the outputs of the float model");
+  }
   const std::string extension = job_.output.extension().string();
   if ((!grids_.bits && !grids_.format) || job_.output.empty()) return;
   if (extension == ".gguf" || (extension == ".onnx" && grids_.bits > 0)) return;

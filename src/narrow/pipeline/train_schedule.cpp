@@ -62,7 +62,7 @@ std::string map_text(std::string_view source, const YamlNode& map, const std::st
 std::string list_text(std::string_view source, const YamlNode& list, const std::string& key) {
   std::string out;
   for (const YamlNode& item : list.items) {
-    out += (out.empty() ? "" : ",") + scalar(source, item, key);
+    out += (out.empty() ? "" : " ") + scalar(source, item, key);
   }
   return out;
 }
@@ -127,7 +127,8 @@ void link(TrainPhase& phase, const PhaseKeys& said, const std::vector<TrainPhase
     phase.job.arch.clear();
   }
   // Who teaches is the model that came in, not what the phases before made of it.
-  const bool taught = phase.job.options.loss != train::LossKind::cross_entropy;
+  const train::TrainOptions& o = phase.job.options;
+  const bool taught = o.loss != train::LossKind::cross_entropy || o.match.active();
   if (taught && !said.teacher && phase.job.teacher.empty()) phase.job.teacher = phase.job.model;
 }
 

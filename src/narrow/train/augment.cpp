@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "narrow/core/error.h"
+#include "narrow/core/rng.h"
 
 namespace narrow::train {
 namespace {
@@ -65,7 +66,7 @@ int64_t up_to(int64_t most, Rng& rng) {
 
 }  // namespace
 
-Tensor augment(const Tensor& x, const Augmentation& how, Rng& rng) {
+Tensor augment(const Tensor& x, const Augmentation& how, uint64_t seed) {
   if (!how.any()) return x;
   if (x.rank() != 4 || x.dtype() != DType::float32) {
     throw Error(ErrorCode::invalid_argument,
@@ -82,6 +83,7 @@ Tensor augment(const Tensor& x, const Augmentation& how, Rng& rng) {
   for (int64_t sample = 0; sample < x.dim(0); ++sample) {
     const float* from = x.data<float>().data() + sample * pixels;
     float* to = out.mutable_data<float>().data() + sample * pixels;
+    Rng rng(seed + static_cast<uint64_t>(sample));
     if (how.crop > 0) {
       const int64_t less = up_to(how.crop, rng);
       const Image part{size.channels, size.height - less, size.width - less};

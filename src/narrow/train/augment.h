@@ -4,7 +4,6 @@
 
 #include <cstdint>
 
-#include "narrow/core/rng.h"
 #include "narrow/core/tensor.h"
 
 namespace narrow::train {
@@ -17,8 +16,9 @@ struct Augmentation {
   bool any() const { return crop > 0 || shift > 0 || flip; }
 };
 
-/// x [samples, channels, height, width] float32. Throws invalid_argument for other tensors and for
-/// crops as large as the image.
-Tensor augment(const Tensor& x, const Augmentation& how, Rng& rng);
+/// x [samples, channels, height, width] float32. Sample i draws from `seed` + i alone, so that
+/// parts of a batch are changed as they are in the whole. Throws invalid_argument for other tensors
+/// and for crops as large as the image.
+Tensor augment(const Tensor& x, const Augmentation& how, uint64_t seed);
 
 }  // namespace narrow::train

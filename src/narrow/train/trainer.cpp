@@ -87,6 +87,9 @@ void check_options(const TrainOptions& o) {
   check("label_smoothing", o.label_smoothing, 0, 0.999);
   check("temperature", o.temperature, 0.01, 1e3);
   check("distill_weight", o.distill_weight, 0, 1);
+  check("match_weight", o.match.weight, 0, 1e6);
+  check("norm_freeze", static_cast<double>(o.norm_freeze), 0, 1e6);
+  check("norm_batches", static_cast<double>(o.norm_batches), 0, kMany);
   check("ema", o.ema, 0, 0.999999);
   check("patience", static_cast<double>(o.patience), 0, kMany);
   check("shift", static_cast<double>(o.augment.shift), 0, 1e3);

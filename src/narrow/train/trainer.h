@@ -28,6 +28,7 @@
 #include "narrow/quant/blocks/block_codec.h"
 #include "narrow/quant/scheme.h"
 #include "narrow/train/augment.h"
+#include "narrow/train/match.h"
 #include "narrow/train/prune/masks.h"
 #include "narrow/train/prune/prune_options.h"
 #include "narrow/train/qat.h"
@@ -74,9 +75,14 @@ struct TrainOptions {
   double temperature = 4;     // distill
   double distill_weight = 1;  // the rest is cross_entropy, where there are labels
   QatOptions qat;
+  int64_t norm_freeze =
+      0;  // batch norms keep their running statistics after so many epochs; 0: never
+  int64_t norm_batches =
+      0;                 // batches that their statistics are estimated on again after each epoch
   double ema = 0;        // decay of averaged parameters, which are what comes out; 0: off
   int64_t patience = 0;  // epochs without a better metric before it stops; 0: off
   Augmentation augment;
+  MatchOptions match;
   PruneOptions prune;
   RegularizeOptions regularize;
   uint64_t seed = 1;
@@ -108,6 +114,8 @@ struct TrainPlan {
   std::map<std::string, DynamicGrid> dynamic;  // values
   std::map<std::string, Adapter> adapters;     // of weights
   bool sequences = false;  // the output is [batch, length, classes], with a label for each position
+  /// Values of options.match: outputs of the graph, and of the teacher.
+  std::vector<FeatureMatch> matches;
   std::vector<PruneTarget> prune;       // layers of options.prune
   std::vector<PruneTarget> regularize;  // layers of options.regularize
 };
@@ -138,7 +146,8 @@ struct TrainHooks {
   /// The metric of a state; empty: none.
   std::function<double(const TrainState&)> evaluate;
   bool smaller_is_better = false;
-  /// Outputs of the teacher, for mse and distill: as many as the graph has.
+  /// Outputs of the teacher, for mse, distill and the matches of the plan. Where the loss takes
+  /// one, it has the place that the graph's own has.
   std::function<std::vector<Tensor>(const std::map<std::string, Tensor>& inputs)> teacher;
   std::function<void(const EpochRecord&)> epoch;
   /// Who trains along: each takes a part of every batch of `batch` * size samples, and only the

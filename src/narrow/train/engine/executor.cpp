@@ -43,6 +43,17 @@ std::string first_line(const char* what) {
               fmt::format("node '{}' ({}): {}", node.name, node.op, first_line(what)));
 }
 
+/// Grids of what comes in: data, of which calibration knows the range. Learning them would ask for
+/// the gradient of the first layer's input, which nothing else needs.
+std::set<std::string> groups_of_inputs(const TrainPlan& plan) {
+  std::set<std::string> groups;
+  for (const ValueId id : plan.graph.inputs()) {
+    const auto grid = plan.activations.find(plan.graph.value(id).name);
+    if (grid != plan.activations.end()) groups.insert(grid->second.group);
+  }
+  return groups;
+}
+
 }  // namespace
 
 std::array<std::span<const OpRule>, 3> all_rules() {
@@ -110,10 +121,14 @@ Executor::Executor(const TrainPlan& plan, const QatOptions& qat) : graph_(plan.g
   }
   for (const auto& [name, type] : plan.blocks) blocks_of_[value_id(name)] = type;
   for (const auto& [name, grid] : plan.dynamic) dynamic_[value_id(name)] = grid;
+  const std::set<std::string> fixed = groups_of_inputs(plan);
   for (const auto& [name, grid] : plan.activations) {
     groups_[name] = grid.group;
+    GridRule rule = activation_rule(qat);
+    rule.learn_scale = rule.learn_scale && !fixed.contains(grid.group);
+    rule.learn_zero = rule.learn_zero && !fixed.contains(grid.group);
     rounding_[value_id(name)].grid =
-        &activation_grids_.try_emplace(grid.group, grid.params, activation_rule(qat)).first->second;
+        &activation_grids_.try_emplace(grid.group, grid.params, rule).first->second;
   }
   std::vector<bool> read(graph_.value_capacity());
   for (const ValueId id : graph_.outputs()) read[static_cast<size_t>(id)] = true;
@@ -171,7 +186,7 @@ void Executor::put(Tensors& values, ValueId id, torch::Tensor value, const RunMo
   out = std::move(value);
   if (rounding.grid != nullptr) {
     if (mode.training && observe && rounding.grid->rule().observe) {
-      observe(groups_.at(graph_.value(id).name), *rounding.grid, out);
+      observe(groups_.at(graph_.value(id).name), *rounding.grid, out, mode.ranks);
     }
     out = (*rounding.grid)(out, rounding.into);
   }

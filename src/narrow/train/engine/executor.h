@@ -25,7 +25,11 @@ using Tensors = std::vector<torch::Tensor>;  // undefined where an optional one 
 
 /// What a node's function may depend on besides its inputs.
 struct RunMode {
-  bool training = false;
+  bool training = false;  // dropout, and what watches values
+  /// Batch norms take the statistics of the batch instead of the running ones, which move.
+  bool batch_statistics = false;
+  /// The batch's share in what the running ones become; below 0: that of the node.
+  double statistics_share = -1;
   Ranks* ranks = nullptr;  // with whom statistics of a batch are shared; nullptr: nobody
 };
 
@@ -80,7 +84,8 @@ class Executor {
   torch::Tensor used(const std::string& name, const torch::Tensor& w) const;
   const std::map<std::string, std::string>& groups() const { return groups_; }  // by value
   /// Told of each value in training before it is rounded to the grid of its group.
-  std::function<void(const std::string& group, Grid& grid, const torch::Tensor& x)> observe;
+  std::function<void(const std::string& group, Grid& grid, const torch::Tensor& x, Ranks* ranks)>
+      observe;
   std::map<std::string, LowRank>& adapters() { return adapters_; }  // by weight
   const std::map<std::string, LowRank>& adapters() const { return adapters_; }
 

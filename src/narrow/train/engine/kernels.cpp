@@ -1,21 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "narrow/train/engine/kernels.h"
 
+#include <bit>
 #include <cmath>
+
+#include "narrow/train/engine/clones.h"
 
 namespace narrow::train {
 namespace {
 
 // rne for |x| < 2^22; grids have 16 bits at most.
 constexpr float kRounder = 12582912.0F;
-
-// The loops below are plain so that compilers turn them into vectors of whatever the CPU has
-// (CMakeLists.txt asks for it). Contraction is off: all give the same numbers.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define NARROW_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define NARROW_CLONES
-#endif
 
 constexpr int kLanes = 16;  // sums side by side: one order for all instruction sets
 
@@ -50,36 +45,35 @@ struct Lanes {
   float clamped[kLanes] = {};
 };
 
+/// a where the mask has ones, b where it has zeros; a condition would keep compilers from vectors.
+inline float choose(uint32_t mask, float a, float b) {
+  return std::bit_cast<float>((std::bit_cast<uint32_t>(a) & mask) |
+                              (std::bit_cast<uint32_t>(b) & ~mask));
+}
+
+/// A gradient, and what it adds to lane j.
+inline float pass(Mark mark, float up, const GridRun& run, Lanes& sums, int j) {
+  const auto m = static_cast<int32_t>(mark);
+  const auto below = static_cast<uint32_t>((m - kBelow - 1) >> 31);  // all ones or none
+  const auto above = static_cast<uint32_t>((kAbove - 1 - m) >> 31);
+  const float passed = choose(below | above, 0.0F, up);
+  const float stopped = up - passed;
+  sums.inside[j] += passed * static_cast<float>(mark);
+  sums.outside[j] += stopped * choose(below, run.low, run.high);
+  sums.clamped[j] += stopped;
+  return passed;
+}
+
 NARROW_CLONES void pass_lanes(const GridRun& run, const Mark* __restrict marks, const float* g,
                               float* dx, Lanes& out) {
+  const GridRun r = run;
   Lanes sums;
-  const float low = run.low;
-  const float high = run.high;
-  const int64_t whole = run.count / kLanes * kLanes;
+  const int64_t whole = r.count / kLanes * kLanes;
   for (int64_t i = 0; i < whole; i += kLanes) {
-    for (int j = 0; j < kLanes; ++j) {
-      const auto mark = static_cast<float>(marks[i + j]);
-      const float up = g[i + j];
-      const bool below = mark == float{kBelow};
-      const bool above = mark == float{kAbove};
-      const float passed = below || above ? 0.0F : up;
-      const float stopped = up - passed;
-      dx[i + j] = passed;
-      sums.inside[j] += passed * mark;
-      sums.outside[j] += stopped * (below ? low : high);
-      sums.clamped[j] += stopped;
-    }
+    NARROW_INDEPENDENT  // though dx may be g
+        for (int j = 0; j < kLanes; ++j) dx[i + j] = pass(marks[i + j], g[i + j], r, sums, j);
   }
-  for (int64_t i = whole; i < run.count; ++i) {
-    const auto mark = static_cast<float>(marks[i]);
-    const float up = g[i];
-    const bool below = marks[i] == kBelow;
-    const float passed = below || marks[i] == kAbove ? 0.0F : up;
-    dx[i] = passed;
-    sums.inside[0] += passed * mark;
-    sums.outside[0] += (up - passed) * (below ? low : high);
-    sums.clamped[0] += up - passed;
-  }
+  for (int64_t i = whole; i < r.count; ++i) dx[i] = pass(marks[i], g[i], r, sums, 0);
   out = sums;
 }
 

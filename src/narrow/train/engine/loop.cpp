@@ -73,16 +73,13 @@ class Trainer {
       learned_["adapter_a." + name] = &adapter.a;
       learned_["adapter_b." + name] = &adapter.b;
     }
+    for (auto& [name, x] : loss_.projections()) learned_["projection." + name] = &x;
     for (auto& [name, grid] : executor_.weight_grids()) add_grid("weight", name, grid);
     for (auto& [name, grid] : executor_.activation_grids()) add_grid("value", name, grid);
     methods_ = make_methods(executor_, learned_, plan, options);
     optimizer_.emplace(learned_, options);
     samples_ = data_.size();
     if (hooks.ranks != nullptr) {
-      if (options.qat.ranges == RangeKind::moving_average) {
-        throw Error(ErrorCode::unsupported, "ranges by moving average are for one process",
-                    "choose --ranges learned or fixed");
-      }
       // Each rank has a sample of every batch.
       whole_batch_ *= hooks.ranks->size();
       const int64_t rest = samples_ % whole_batch_;
@@ -100,8 +97,9 @@ class Trainer {
 
  private:
   void add_grid(const std::string& kind, const std::string& name, Grid& grid);
-  TakenBatch take(std::span<const int64_t> indices, Rng& rng) const;
-  torch::Tensor loss_of(const TakenBatch& batch);
+  TakenBatch take(std::span<const int64_t> indices, const Augmentation& how, uint64_t seed) const;
+  torch::Tensor loss_of(const TakenBatch& batch, int64_t epoch);
+  void reestimate_norms(int64_t epoch);
   std::pair<int64_t, int64_t> own_part(int64_t count) const;
   double summed(double value) const;
   void share_gradients();
@@ -141,14 +139,15 @@ void Trainer::add_grid(const std::string& kind, const std::string& name, Grid& g
   if (grid.rule().learn_zero) learn("_zero.", grid.zero());
 }
 
-TakenBatch Trainer::take(std::span<const int64_t> indices, Rng& rng) const {
+TakenBatch Trainer::take(std::span<const int64_t> indices, const Augmentation& how,
+                         uint64_t seed) const {
   Batch batch = data_.get(indices);
   TakenBatch taken;
   taken.labels = std::move(batch.labels);
   for (auto& [name, tensor] : batch.inputs) {
     Tensor x = tensor;
     if (x.rank() == 4 && x.dtype() == DType::float32) {
-      x = augment(x, options_.augment, rng);
+      x = augment(x, how, seed);
     }
     taken.inputs[name] = to_torch(x);
     if (hooks_.teacher) taken.raw[name] = std::move(x);
@@ -156,8 +155,9 @@ TakenBatch Trainer::take(std::span<const int64_t> indices, Rng& rng) const {
   return taken;
 }
 
-torch::Tensor Trainer::loss_of(const TakenBatch& batch) {
-  torch::Tensor loss = loss_(executor_.run(batch.inputs, {true, hooks_.ranks}), batch);
+torch::Tensor Trainer::loss_of(const TakenBatch& batch, int64_t epoch) {
+  const bool moves = options_.norm_freeze == 0 || epoch <= options_.norm_freeze;
+  torch::Tensor loss = loss_(executor_.run(batch.inputs, {true, moves, -1, hooks_.ranks}), batch);
   for (const auto& method : methods_) {
     const torch::Tensor penalty = method->penalty();
     if (penalty.defined()) loss = loss + penalty;
@@ -248,11 +248,10 @@ EpochRecord Trainer::epoch(int64_t number, int64_t first, double loss_sum) {
     const auto [begin, end] = own_part(count);
     // What is drawn depends on the place in the data alone, so that a run may go on from anywhere.
     const auto place = static_cast<uint64_t>(first + begin);
-    Rng images(seed_of(options_.seed, number, 2) + place);
     torch::manual_seed(seed_of(options_.seed, number, 3) + place);
-    const TakenBatch batch =
-        take({order.data() + first + begin, static_cast<size_t>(end - begin)}, images);
-    torch::Tensor loss = loss_of(batch);
+    const TakenBatch batch = take({order.data() + first + begin, static_cast<size_t>(end - begin)},
+                                  options_.augment, seed_of(options_.seed, number, 2) + place);
+    torch::Tensor loss = loss_of(batch, number);
     // Of a batch that is shared, the gradients and losses of all ranks add up to the mean.
     if (end - begin != count) {
       loss = loss * (static_cast<double>(end - begin) / static_cast<double>(count));
@@ -313,6 +312,34 @@ TrainState Trainer::state() const {
                                        now("value_zero." + group, grid.zero()));
   }
   return s;
+}
+
+/// Running statistics of batch norms as the means over some batches under the weights that come
+/// out, averaged ones too: what moved along with the weights lags behind them.
+void Trainer::reestimate_norms(int64_t epoch) {
+  if (options_.norm_batches == 0 || executor_.buffers().empty()) return;
+  const torch::NoGradGuard guard;
+  const auto exchange = [&] {
+    for (auto& [name, average] : averages_) {
+      const torch::Tensor now = learned_.at(name)->detach().clone();
+      learned_.at(name)->copy_(average);
+      average.copy_(now);
+    }
+  };
+  exchange();
+  std::vector<int64_t> order(static_cast<size_t>(data_.size()));
+  std::iota(order.begin(), order.end(), 0);
+  Rng(seed_of(options_.seed, epoch, 4)).shuffle<int64_t>(order);
+  const int64_t batches =
+      std::min(options_.norm_batches, std::max<int64_t>(1, samples_ / whole_batch_));
+  for (int64_t i = 0; i < batches; ++i) {
+    const int64_t first = i * whole_batch_;
+    const auto [begin, end] = own_part(std::min(whole_batch_, samples_ - first));
+    const TakenBatch batch =
+        take({order.data() + first + begin, static_cast<size_t>(end - begin)}, {}, 0);
+    executor_.run(batch.inputs, {false, true, 1 / static_cast<double>(i + 1), hooks_.ranks});
+  }
+  exchange();
 }
 
 void Trainer::judge(EpochRecord& record) {
@@ -433,6 +460,7 @@ TrainResult Trainer::run() {
   for (int64_t number = from.epoch + 1; number <= options_.epochs; ++number) {
     const bool inside = number == from.epoch + 1;
     EpochRecord record = epoch(number, inside ? from.samples : 0, inside ? from.loss_sum : 0);
+    reestimate_norms(number);
     judge(record);
     result_.epochs.push_back(record);
     if (hooks_.epoch) hooks_.epoch(record);

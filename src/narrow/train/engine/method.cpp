@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstring>
 
 #include "narrow/core/error.h"
 #include "narrow/train/engine/bridge.h"
@@ -36,9 +37,8 @@ class MovingAverage : public Method {
   MovingAverage(Executor& executor, const QatOptions& options)
       : executor_(executor), options_(options) {
     for (const auto& [group, grid] : executor.activation_grids()) ranges_[group] = grid.range();
-    executor.observe = [this](const std::string& group, Grid& grid, const torch::Tensor& x) {
-      observe(group, grid, x);
-    };
+    executor.observe = [this](const std::string& group, Grid& grid, const torch::Tensor& x,
+                              Ranks* ranks) { observe(group, grid, x, ranks); };
   }
 
   void after_step(const StepInfo& info) override {
@@ -65,14 +65,30 @@ class MovingAverage : public Method {
  private:
   void freeze() { executor_.observe = {}; }
 
-  void observe(const std::string& group, Grid& grid, const torch::Tensor& x) {
+  /// Of the samples of all ranks.
+  static Grid::Range extremes(const torch::Tensor& x, Ranks* ranks) {
+    const auto [low, high] = torch::aminmax(x);
+    Grid::Range own{low.item<float>(), high.item<float>()};
+    if (ranks == nullptr) return own;
+    std::string bytes(sizeof(own), 0);
+    std::memcpy(bytes.data(), &own, sizeof(own));
+    for (const std::string& said : ranks->gather(bytes)) {
+      Grid::Range other;
+      std::memcpy(&other, said.data(), std::min(said.size(), sizeof(other)));
+      own.low = std::min(own.low, other.low);
+      own.high = std::max(own.high, other.high);
+    }
+    return own;
+  }
+
+  void observe(const std::string& group, Grid& grid, const torch::Tensor& x, Ranks* ranks) {
     const torch::NoGradGuard guard;
     if (x.numel() == 0) return;
-    const auto [low, high] = torch::aminmax(x);
+    const Grid::Range now = extremes(x, ranks);
     Grid::Range& range = ranges_.at(group);
     const auto keep = static_cast<float>(options_.range_momentum);
-    range.low = keep * range.low + (1 - keep) * std::min(0.0F, low.item<float>());
-    range.high = keep * range.high + (1 - keep) * std::max(0.0F, high.item<float>());
+    range.low = keep * range.low + (1 - keep) * std::min(0.0F, now.low);
+    range.high = keep * range.high + (1 - keep) * std::max(0.0F, now.high);
     grid.set_range(range);
   }
 

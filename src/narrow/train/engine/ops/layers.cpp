@@ -4,11 +4,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 
 #include "narrow/core/error.h"
+#include "narrow/core/parallel.h"
 #include "narrow/graph/conv_shape.h"
 #include "narrow/train/engine/group.h"
+#include "narrow/train/engine/max_pool.h"
 #include "narrow/train/engine/ops/rule_util.h"
 
 namespace narrow::train {
@@ -60,7 +63,7 @@ Forward make_gemm(const Graph&, const Node& node) {
 }
 
 /// With the mean and variance of all ranks' samples together.
-torch::Tensor shared_batch_norm(const Tensors& in, double momentum, double epsilon, Ranks& ranks) {
+torch::Tensor shared_batch_norm(const Tensors& in, double share, double epsilon, Ranks& ranks) {
   const torch::Tensor& x = in[0];
   std::vector<int64_t> axes;
   std::vector<int64_t> shape(static_cast<size_t>(x.dim()), 1);
@@ -78,8 +81,8 @@ torch::Tensor shared_batch_norm(const Tensors& in, double momentum, double epsil
     const torch::NoGradGuard guard;
     torch::Tensor running_mean = in[3];
     torch::Tensor running_variance = in[4];
-    running_mean.lerp_(mean, 1 - momentum);
-    running_variance.lerp_(variance * count / (count - 1).clamp_min(1), 1 - momentum);
+    running_mean.lerp_(mean, share);
+    running_variance.lerp_(variance * count / (count - 1).clamp_min(1), share);
   }
   const torch::Tensor scale = in[1] * torch::rsqrt(variance + epsilon);
   return centred * scale.reshape(shape) + in[2].reshape(shape);
@@ -90,10 +93,11 @@ Forward make_batch_norm(const Graph&, const Node& node) {
   const float momentum = node.float_or("momentum", 0.9F);
   return [=](const Tensors& in, const RunMode& mode) -> Tensors {
     // The running statistics are constants of the executor: updated in place while training.
-    if (mode.training && mode.ranks != nullptr) {
-      return {shared_batch_norm(in, momentum, epsilon, *mode.ranks)};
+    const double share = mode.statistics_share < 0 ? 1 - momentum : mode.statistics_share;
+    if (mode.batch_statistics && mode.ranks != nullptr) {
+      return {shared_batch_norm(in, share, epsilon, *mode.ranks)};
     }
-    return {torch::batch_norm(in[0], in[1], in[2], in[3], in[4], mode.training, 1 - momentum,
+    return {torch::batch_norm(in[0], in[1], in[2], in[3], in[4], mode.batch_statistics, share,
                               epsilon, false)};
   };
 }
@@ -126,6 +130,73 @@ Forward make_rms_norm(const Graph&, const Node& node) {
   };
 }
 
+constexpr int64_t kPlanes = 16;  // of a task
+
+/// As autograd keeps it.
+std::vector<int64_t> numbers_of(const PoolShape& s) {
+  std::vector<int64_t> numbers(sizeof(s) / sizeof(int64_t));
+  std::memcpy(numbers.data(), &s, sizeof(s));
+  return numbers;
+}
+PoolShape shape_of(const std::vector<int64_t>& numbers) {
+  PoolShape s;
+  std::memcpy(&s, numbers.data(), sizeof(s));
+  return s;
+}
+
+PoolShape plane_of(const ConvGeometry& g, const torch::Tensor& x) {
+  PoolShape s;
+  for (size_t i = 0; i < 2; ++i) {
+    s.input[i] = x.size(static_cast<int64_t>(i) + 2);
+    s.output[i] = g.output[i];
+    s.kernel[i] = g.kernel[i];
+    s.strides[i] = g.strides[i];
+    s.dilations[i] = g.dilations[i];
+    s.pads[i] = g.pads_begin[i];
+  }
+  return s;
+}
+
+struct PlaneMaxPool : torch::autograd::Function<PlaneMaxPool> {
+  static torch::Tensor forward(torch::autograd::AutogradContext* context,
+                               const torch::Tensor& input, const ConvGeometry& g) {
+    const torch::Tensor x = input.contiguous();
+    const PoolShape s = plane_of(g, x);
+    const Dims dims = {x.size(0), x.size(1), s.output[0], s.output[1]};
+    const torch::Tensor y = torch::empty(dims, x.options());
+    const torch::Tensor where = torch::empty(dims, torch::kUInt8);
+    const float* from = x.data_ptr<float>();
+    float* to = y.data_ptr<float>();
+    auto* at = where.data_ptr<uint8_t>();
+    const int64_t in = s.input[0] * s.input[1];
+    const int64_t out = s.output[0] * s.output[1];
+    parallel_for(x.size(0) * x.size(1), kPlanes, [&](int64_t begin, int64_t end) {
+      for (int64_t p = begin; p < end; ++p) max_pool(s, from + p * in, to + p * out, at + p * out);
+    });
+    context->save_for_backward({where});
+    context->saved_data["shape"] = numbers_of(s);
+    return y;
+  }
+  static torch::autograd::tensor_list backward(torch::autograd::AutogradContext* context,
+                                               const torch::autograd::tensor_list& gradients) {
+    const torch::Tensor where = context->get_saved_variables()[0];
+    const PoolShape s = shape_of(context->saved_data["shape"].toIntVector());
+    const torch::Tensor g = gradients[0].contiguous();
+    const torch::Tensor dx = torch::zeros({g.size(0), g.size(1), s.input[0], s.input[1]});
+    const auto* at = where.data_ptr<uint8_t>();
+    const float* from = g.data_ptr<float>();
+    float* to = dx.data_ptr<float>();
+    const int64_t in = s.input[0] * s.input[1];
+    const int64_t out = s.output[0] * s.output[1];
+    parallel_for(g.size(0) * g.size(1), kPlanes, [&](int64_t begin, int64_t end) {
+      for (int64_t p = begin; p < end; ++p) {
+        max_pool_gradient(s, at + p * out, from + p * out, to + p * in);
+      }
+    });
+    return {dx, {}};
+  }
+};
+
 Forward make_max_pool(const Graph&, const Node& node) {
   if (node.outputs.size() > 1 && node.outputs[1] != kNoId) {
     throw Error(ErrorCode::unsupported, "training has no rule for the indices of MaxPool");
@@ -133,6 +204,8 @@ Forward make_max_pool(const Graph&, const Node& node) {
   const bool ceil_mode = node.int_or("ceil_mode", 0) != 0;
   return [=](const Tensors& in, const RunMode&) -> Tensors {
     const ConvGeometry g = pool_geometry(node, in[0].sizes());
+    if (g.kernel.size() == 2 && g.window() <= kMostPositions)
+      return {PlaneMaxPool::apply(in[0], g)};
     Dims pads;
     const bool plain =
         g.pads_begin == g.pads_end &&
@@ -140,13 +213,13 @@ Forward make_max_pool(const Graph&, const Node& node) {
     const torch::Tensor x =
         plain ? in[0] : padded(in[0], g, -std::numeric_limits<float>::infinity(), pads);
     const Dims none(g.kernel.size(), 0);
+    if (g.kernel.size() == 2) {
+      return {torch::max_pool2d(x, g.kernel, g.strides, none, g.dilations, ceil_mode)};
+    }
     if (g.kernel.size() == 1) {
       return {torch::max_pool1d(x, g.kernel, g.strides, none, g.dilations, ceil_mode)};
     }
-    if (g.kernel.size() == 3) {
-      return {torch::max_pool3d(x, g.kernel, g.strides, none, g.dilations, ceil_mode)};
-    }
-    return {torch::max_pool2d(x, g.kernel, g.strides, none, g.dilations, ceil_mode)};
+    return {torch::max_pool3d(x, g.kernel, g.strides, none, g.dilations, ceil_mode)};
   };
 }
 
