@@ -60,16 +60,8 @@ void add_arch_flags(CLI::App& command, std::string& arch, std::string& tokenizer
 void set_adapter_options(const AdapterFlags& flags, TrainJob& job) {
   job.freeze = flags.freeze;
   if (!flags.lora.empty()) job.adapters = parse_adapters(flags.lora);
-  if (!flags.input.empty()) {
-    const AdapterOptions given = read_adapter_config(flags.input);
-    job.adapters.rank = given.rank;
-    job.adapters.alpha = given.alpha;
-  }
   job.adapters.input = flags.input;
   job.adapters.output = flags.output;
-  if (!flags.output.empty() && !job.adapters.active()) {
-    throw Error(ErrorCode::invalid_argument, "--lora-output without adapters", "add --lora");
-  }
 }
 
 void set_llm_defaults(const CLI::App& command, train::TrainOptions& options) {

@@ -22,9 +22,12 @@ bool names_schedule_file(const std::string& text) {
 }
 
 void run_phases(const std::string& file, const TrainJob& job, bool dry_run, Context& context) {
-  const std::vector<TrainPhase> phases =
-      file.empty() ? std::vector<TrainPhase>{{.name = "train", .job = job, .stamp = ""}}
-                   : load_schedule(file, job);
+  std::vector<TrainPhase> phases;
+  if (file.empty()) {
+    phases.push_back({.name = "train", .job = job, .stamp = "", .grids = job.qat});
+  } else {
+    phases = load_schedule(file, job);
+  }
   if (dry_run) {
     const SchedulePlan plan = plan_schedule(phases);
     context.print(to_json(plan), to_text(plan));

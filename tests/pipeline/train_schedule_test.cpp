@@ -81,7 +81,8 @@ TEST(TrainScheduleTest, MistakesHaveAPlace) {
   refused("phases:\n  - qat: w1a1\n", "s.yaml:2:5", "w1a1");
   refused("phases:\n  - prune: {method: magnitud}\n", "s.yaml:2:5", "magnitude");
   refused("phases:\n  - prune: {method: magnitude, end: 9}\n    epochs: 2\n", "s.yaml:2", "end");
-  refused("phases:\n  - qat: w8a8\n  - epochs: 1\n", "s.yaml:3", "quantized");
+  refused("phases:\n  - freeze: {a: b}\n", "s.yaml:2", "one value");
+  refused("phases:\n  - lora: {rang: 3}\n", "s.yaml:2:5", "rank");
   refused("lr: 1\n", "s.yaml:1", "phases");
   refused("phases: []\n", "s.yaml:1", "phases");
   refused("- a\n", "s.yaml:1", "phases");

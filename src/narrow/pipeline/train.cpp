@@ -24,6 +24,7 @@
 #include "narrow/pipeline/train_llm_arch.h"
 #include "narrow/pipeline/train_prune.h"
 #include "narrow/pipeline/train_qat.h"
+#include "narrow/pipeline/train_quantized.h"
 #include "narrow/pipeline/train_thin.h"
 #include "narrow/pipeline/weight_source.h"
 #include "narrow/ptq/assign.h"
@@ -62,7 +63,9 @@ class TrainRun {
  public:
   /// What only removes weights needs no libtorch.
   explicit TrainRun(const TrainJob& job)
-      : job_(job), plugin_(job.options.epochs > 0 ? &train::load_plugin() : nullptr) {
+      : job_(job),
+        options_(job.options),
+        plugin_(job.options.epochs > 0 ? &train::load_plugin() : nullptr) {
     if (plugin_ != nullptr) ranks_ = join_ranks();
     if (ranks_ == nullptr) return;
     report_.rank = ranks_->rank();
@@ -72,7 +75,7 @@ class TrainRun {
 
  private:
   void read();
-  void open_teacher();
+  void open_teacher(const Graph& came);
   void make_smaller();
   void plan_float();
   Statistics observe(const CalibrateOptions& options) const;
@@ -89,9 +92,11 @@ class TrainRun {
   void learn();
 
   const TrainJob& job_;
+  train::TrainOptions options_;  // of the job, but for what its model decides
   const train::Plugin* plugin_;
   std::unique_ptr<train::Ranks> ranks_;
-  Graph graph_;
+  Graph graph_;                        // float
+  std::optional<LiftedModel> lifted_;  // the model is quantized, and trained on its own grids
   std::shared_ptr<const Dataset> data_;
   std::shared_ptr<const Dataset> eval_;
   QuantizeOptions quantize_;
@@ -103,10 +108,11 @@ class TrainRun {
 
 void TrainRun::read() {
   // Networks are also made smaller without training.
-  const bool removes = job_.options.prune.active() || job_.thin.active || job_.low_rank.active;
-  if (job_.options.epochs == 0 && !removes) {
+  const bool changes = job_.options.prune.active() || job_.thin.active || job_.low_rank.active ||
+                       !job_.adapters.input.empty();
+  if (job_.options.epochs == 0 && !changes) {
     throw Error(ErrorCode::invalid_argument, "0 epochs train nothing",
-                "give --epochs, or --prune, --thin or --low-rank");
+                "give --epochs, or --prune, --thin, --low-rank or --lora-input");
   }
   train::check_options(job_.options);
   if (!job_.arch.empty()) {
@@ -122,6 +128,16 @@ void TrainRun::read() {
   optimize(graph_, passes);
   infer_shapes(graph_);
   check_batch(graph_, job_.options.batch);
+  const Graph came = graph_;
+  if (is_quantized(graph_)) {
+    lifted_ = open_quantized(graph_, job_);
+    graph_ = lifted_->graph;
+    if (!job_.qat.empty()) {  // other grids
+      lifted_.reset();
+      optimize(graph_, passes);
+    }
+    infer_shapes(graph_);
+  }
   data_ = open_dataset(job_.data, data_hints(graph_));
   // With several processes the first measures and writes.
   if (job_.eval_data && report_.rank == 0)
@@ -131,14 +147,15 @@ void TrainRun::read() {
   report_.qat = job_.qat;
   if (plugin_ != nullptr) report_.torch_version = plugin_->torch_version;
   report_.samples = data_->size();
-  if (eval_ && job_.arch.empty()) report_.metric_before = measure(graph_);
-  open_teacher();
+  if (eval_ && job_.arch.empty()) report_.metric_before = measure(came);
+  open_teacher(came);
 }
 
-void TrainRun::open_teacher() {
+/// By default the model that came in.
+void TrainRun::open_teacher(const Graph& came) {
   const train::MatchOptions& match = job_.options.match;
   if (job_.options.loss == train::LossKind::cross_entropy && !match.active()) return;
-  Graph graph = job_.teacher.empty() ? graph_ : read_onnx(job_.teacher);
+  Graph graph = job_.teacher.empty() ? came : read_onnx(job_.teacher);
   if (match.active()) infer_shapes(graph);
   for (const train::FeaturePair& pair : match.pairs) {
     plan_.matches.push_back({{}, train::add_feature(graph, pair.teacher)});
@@ -173,10 +190,15 @@ void TrainRun::plan_float() {
     throw Error(ErrorCode::unsupported, "pruning changes all weights",
                 "leave --freeze and --lora out, or prune in a run of its own");
   }
+  if (lifted_) add_file_grids(*lifted_, plan_);
   freeze(job_.freeze, plan_);
   plan_adapters();
+  if (lifted_) fix_file_grids(plan_, options_.qat);
   for (const std::string& name : plan_.parameters) {
     report_.parameters += graph_.constant(*graph_.find_value(name))->elements();
+  }
+  for (const auto& [name, adapter] : plan_.adapters) {
+    report_.parameters += adapter.a.elements() + adapter.b.elements();
   }
   plan_pruning(plan_, job_.options);
 }
@@ -209,10 +231,6 @@ AdapterNames TrainRun::adapter_names() const {
 void TrainRun::plan_adapters() {
   const AdapterOptions& o = job_.adapters;
   if (!o.active()) return;
-  if (!o.output.empty() && !job_.qat.empty()) {
-    throw Error(ErrorCode::unsupported, "adapters stay beside the weights of float networks only",
-                "leave the adapter's output out: it is added to the weights on their grid");
-  }
   add_adapters(o, job_.options.seed, plan_);
   if (!o.input.empty()) read_adapters(o.input, adapter_names(), plan_);
 }
@@ -244,14 +262,15 @@ void TrainRun::plan_grids() {
 }
 
 Graph TrainRun::exported(const TrainState& state) const {
+  if (lifted_) return beside_codes(on_file_grids(*lifted_, state), state.adapters);
   Graph graph = graph_;
   train::set_parameters(graph, state);
   train::turn_off_dropout(graph);
-  for (const auto& [name, adapter] : state.adapters) {
-    const ValueId id = *graph.find_value(name);
-    graph.set_constant(id, with_adapter(*graph.constant(id), adapter));
-  }
   if (job_.qat.empty()) {
+    for (const auto& [name, adapter] : state.adapters) {
+      const ValueId id = *graph.find_value(name);
+      graph.set_constant(id, with_adapter(*graph.constant(id), adapter));
+    }
     PassOptions passes;
     passes.context.evaluate = evaluate_constant;
     if (!job_.keep_norms) optimize(graph, passes);
@@ -265,7 +284,7 @@ Graph TrainRun::exported(const TrainState& state) const {
   const QuantizationPlan plan = make_plan(graph, assignment, {}, options);
   apply_plan(graph, assignment, plan);
   infer_shapes(graph);
-  return graph;
+  return beside_codes(std::move(graph), state.adapters);
 }
 
 /// The state before training.
@@ -273,6 +292,14 @@ TrainState TrainRun::start() const {
   TrainState state;
   state.weights = plan_.weights;
   for (const auto& [name, grid] : plan_.activations) state.activations[name] = grid.params;
+  for (const auto& [name, adapter] : plan_.adapters) {
+    if (adapter.merged) {
+      const Tensor& w = *graph_.constant(*graph_.find_value(name));
+      state.parameters[name] = with_adapter(w, adapter);
+    } else {
+      state.adapters[name] = adapter;
+    }
+  }
   return state;
 }
 
@@ -282,6 +309,10 @@ std::string TrainRun::fingerprint() const {
     const Value& value = graph_.value(id);
     hash.add_text(value.name);
     if (value.is_constant()) hash.add(value.constant.raw(), value.constant.bytes());
+  }
+  if (lifted_) {
+    for (const auto& [name, a] : lifted_->activations)
+      hash.add(a.params.scale.raw(), sizeof(float));
   }
   hash.add_text(data_->fingerprint());
   hash.add_text(options_text(job_, report_.ranks));
@@ -322,8 +353,13 @@ void TrainRun::save(const TrainState& state) {
   if (!state.adapters.empty()) {
     write_adapters(job_.adapters.output, job_.adapters, state.adapters, adapter_names(), graph_,
                    job_.model.string());
+    report_.notes.push_back(
+        fmt::format("adapters in {}; measured with them", job_.adapters.output.string()));
   }
-  Graph graph = exported(state);
+  // The model that adapters belong to.
+  TrainState alone = state;
+  alone.adapters.clear();
+  Graph graph = exported(alone);
   for (const auto& [key, text] : job_.metadata) graph.metadata[key] = text;
   graph.metadata["narrow.version"] = kVersion;
   graph.metadata["narrow.train"] = fmt::format(
@@ -333,7 +369,9 @@ void TrainRun::save(const TrainState& state) {
   write_onnx(graph, job_.output);
   report_.output_bytes = fs::file_size(job_.output);
   // What counts is the file, as others will read it.
-  if (eval_) report_.metric = measure(read_onnx(job_.output));
+  if (eval_) {
+    report_.metric = measure(state.adapters.empty() ? read_onnx(job_.output) : exported(state));
+  }
   if (job_.options.prune.active()) {
     report_.prune = measure_pruned({job_.model, job_.output}, graph_, exported(start()),
                                    to_text(job_.options.prune));
@@ -353,7 +391,7 @@ void TrainRun::learn() {
   place.fingerprint = fingerprint();
   place.resume = job_.resume;
   place.every_steps = job_.checkpoint_steps;
-  train::TrainResult result = plugin_->train(plan_, *data_, job_.options, hooks(place), place);
+  train::TrainResult result = plugin_->train(plan_, *data_, options_, hooks(place), place);
   if (report_.rank == 0) {
     save(result.state);
     std::error_code ignored;
@@ -371,6 +409,7 @@ TrainReport TrainRun::run() {
   make_smaller();
   if (!job_.qat.empty()) plan_grids();
   plan_float();
+  if (lifted_) report_.notes.push_back(describe_grids(*lifted_));
   if (eval_ && !job_.qat.empty()) report_.metric_ptq = measure(exported(start()));
   if (job_.options.epochs > 0) {
     learn();
@@ -417,7 +456,9 @@ fs::path checkpoint_of(const TrainJob& job) {
   return job.checkpoint.empty() ? fs::path(job.output.string() + ".training") : job.checkpoint;
 }
 
-TrainReport run_train(const TrainJob& job) {
+TrainReport run_train(const TrainJob& given) {
+  TrainJob job = given;
+  resolve_adapters(job.adapters);
   const bool scratch = is_language_arch(job.arch);
   if (scratch || (job.arch.empty() && is_language_model(job.model))) return run_llm_train(job);
   return TrainRun(job).run();

@@ -110,6 +110,17 @@ AdapterOptions parse_adapters(std::string_view text) {
   return out;
 }
 
+void resolve_adapters(AdapterOptions& options) {
+  if (!options.input.empty()) {
+    const AdapterOptions given = read_adapter_config(options.input);
+    options.rank = given.rank;
+    options.alpha = given.alpha;
+  }
+  if (options.output.empty() || options.active()) return;
+  throw Error(ErrorCode::invalid_argument, "an output for adapters, and no adapters",
+              "say which with --lora");
+}
+
 std::string to_text(const AdapterOptions& o) {
   if (!o.active()) return "";
   return fmt::format("rank={},alpha={},layers={},merged={}", o.rank, o.alpha,

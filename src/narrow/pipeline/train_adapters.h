@@ -31,6 +31,9 @@ struct AdapterOptions {
 
 /// "rank=8,alpha=16,layers=GLOB"; layers may be given several times. Throws invalid_argument.
 AdapterOptions parse_adapters(std::string_view text);
+/// Fills in what the adapters to begin with say. Throws invalid_argument for an output without
+/// adapters.
+void resolve_adapters(AdapterOptions& options);
 /// For fingerprints.
 std::string to_text(const AdapterOptions& options);
 

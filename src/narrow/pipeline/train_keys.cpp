@@ -61,10 +61,24 @@ std::optional<bool> compute_from_string(std::string_view name) {
   return std::nullopt;
 }
 
+std::vector<std::string> words(const std::string& text) {
+  std::istringstream in(text);
+  std::vector<std::string> out;
+  for (std::string word; in >> word;) out.push_back(word);
+  return out;
+}
+
+void set_lora(TrainJob& job, const std::string& text) {
+  AdapterOptions adapters = parse_adapters(text);
+  adapters.input = job.adapters.input;
+  adapters.output = job.adapters.output;
+  job.adapters = std::move(adapters);
+}
+
 struct TrainKey {
   const char* name;
   void (*set)(TrainJob& job, const std::string& text);
-  bool map = false;
+  KeyForm form = KeyForm::scalar;
 };
 
 using Job = TrainJob;
@@ -103,11 +117,11 @@ constexpr TrainKey kKeys[] = {
     {"match",
      [](Job& j, const Text& t) {
        j.options.match.pairs.clear();
-       std::istringstream words(t);
-       for (std::string pair; words >> pair;) {
+       for (const std::string& pair : words(t)) {
          j.options.match.pairs.push_back(train::parse_feature_pair(pair));
        }
-     }},
+     },
+     KeyForm::list},
     {"match_weight", [](Job& j, const Text& t) { j.options.match.weight = number<double>(t); }},
     {"label_smoothing", set_real<&Options::label_smoothing>},
     {"ranges",
@@ -150,11 +164,17 @@ constexpr TrainKey kKeys[] = {
        parse_qat(t);
        j.qat = t;
      }},
-    {"prune", [](Job& j, const Text& t) { j.options.prune = train::parse_prune(t); }, true},
+    {"prune", [](Job& j, const Text& t) { j.options.prune = train::parse_prune(t); }, KeyForm::map},
     {"regularize", [](Job& j, const Text& t) { j.options.regularize = train::parse_regularize(t); },
-     true},
-    {"thin", [](Job& j, const Text& t) { j.thin = train::parse_thin(t); }, true},
-    {"low_rank", [](Job& j, const Text& t) { j.low_rank = train::parse_low_rank(t); }, true},
+     KeyForm::map},
+    {"thin", [](Job& j, const Text& t) { j.thin = train::parse_thin(t); }, KeyForm::map},
+    {"low_rank", [](Job& j, const Text& t) { j.low_rank = train::parse_low_rank(t); },
+     KeyForm::map},
+    {"freeze", [](Job& j, const Text& t) { j.freeze = words(t); }, KeyForm::list},
+    {"lora", set_lora, KeyForm::map},
+    {"lora_input", [](Job& j, const Text& t) { j.adapters.input = t; }},
+    {"lora_output", [](Job& j, const Text& t) { j.adapters.output = t; }},
+    {"checkpoint_steps", [](Job& j, const Text& t) { j.checkpoint_steps = number<int64_t>(t); }},
 };
 
 const TrainKey* find_key(std::string_view key) {
@@ -167,17 +187,21 @@ const TrainKey* find_key(std::string_view key) {
 void set_train_key(TrainJob& job, std::string_view key, const std::string& text) {
   const TrainKey* row = find_key(key);
   if (row == nullptr) {
-    std::vector<std::string> names;
-    for (const TrainKey& k : kKeys) names.emplace_back(k.name);
     throw Error(ErrorCode::invalid_argument, fmt::format("no key '{}'", key),
-                did_you_mean(key, names));
+                did_you_mean(key, train_keys()));
   }
   row->set(job, text);
 }
 
-bool is_train_map(std::string_view key) {
+KeyForm train_key_form(std::string_view key) {
   const TrainKey* row = find_key(key);
-  return row != nullptr && row->map;
+  return row == nullptr ? KeyForm::scalar : row->form;
+}
+
+std::vector<std::string> train_keys() {
+  std::vector<std::string> names;
+  for (const TrainKey& k : kKeys) names.emplace_back(k.name);
+  return names;
 }
 
 }  // namespace narrow

@@ -3,8 +3,10 @@
 // Internal to pipeline/.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "narrow/pipeline/train.h"
 
@@ -14,7 +16,11 @@ namespace narrow {
 /// nearest names.
 void set_train_key(TrainJob& job, std::string_view key, const std::string& text);
 
-/// Whether the key's text is a list WORD,KEY=VALUE,..., which a file may write as a map.
-bool is_train_map(std::string_view key);
+/// How a file may write a key besides as one text: WORD,KEY=VALUE,... as a map, words
+/// between spaces as a list.
+enum class KeyForm : uint8_t { scalar, map, list };
+KeyForm train_key_form(std::string_view key);
+
+std::vector<std::string> train_keys();
 
 }  // namespace narrow

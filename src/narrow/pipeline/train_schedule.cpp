@@ -59,11 +59,27 @@ std::string map_text(std::string_view source, const YamlNode& map, const std::st
   return word + keys;
 }
 
+std::string list_text(std::string_view source, const YamlNode& list, const std::string& key) {
+  std::string out;
+  for (const YamlNode& item : list.items) {
+    out += (out.empty() ? "" : " ") + scalar(source, item, key);
+  }
+  return out;
+}
+
+std::string value_text(std::string_view source, const YamlNode& value, const std::string& key) {
+  const KeyForm form = train_key_form(key);
+  if (value.kind == YamlNode::Kind::map && form == KeyForm::map)
+    return map_text(source, value, key);
+  if (value.kind == YamlNode::Kind::sequence && form == KeyForm::list) {
+    return list_text(source, value, key);
+  }
+  return scalar(source, value, key);
+}
+
 void set_key(TrainJob& job, std::string_view source, const YamlEntry& entry) {
   const std::string& key = entry.key.text;
-  const bool map = entry.value.kind == YamlNode::Kind::map && is_train_map(key);
-  const std::string text =
-      map ? map_text(source, entry.value, key) : scalar(source, entry.value, key);
+  const std::string text = value_text(source, entry.value, key);
   try {
     set_train_key(job, key, text);
   } catch (const Error& e) {
@@ -79,7 +95,7 @@ struct PhaseKeys {
 TrainPhase parse_phase(std::string_view source, const YamlNode& block, const TrainJob& base,
                        PhaseKeys& said) {
   if (block.kind != YamlNode::Kind::map) fail(source, block, "a phase is a map of keys to values");
-  TrainPhase phase{.name = "", .job = base, .stamp = ""};
+  TrainPhase phase{.name = "", .job = base, .stamp = "", .grids = ""};
   for (const YamlEntry& entry : block.entries) {
     if (entry.key.text == "name") {
       phase.name = scalar(source, entry.value, "name");
@@ -98,14 +114,13 @@ TrainPhase parse_phase(std::string_view source, const YamlNode& block, const Tra
 }
 
 /// What follows from the phases before.
-void link(TrainPhase& phase, const PhaseKeys& said, const std::vector<TrainPhase>& before,
-          std::string_view source, const YamlNode& block) {
+void link(TrainPhase& phase, const PhaseKeys& said, const std::vector<TrainPhase>& before) {
+  phase.grids = phase.job.qat;
   if (!before.empty()) {
     const TrainPhase& last = before.back();
-    if (!last.job.qat.empty()) {
-      fail(source, block, fmt::format("phase '{}' is quantized: nothing can follow it", last.name),
-           "train on a grid in the last phase");
-    }
+    // Grids of the same bits are there: it goes on from their codes.
+    if (phase.grids.empty()) phase.grids = last.grids;
+    if (phase.job.qat == last.grids) phase.job.qat.clear();
     const bool pruned = last.job.options.prune.active();
     if (pruned && !said.prune) {
       phase.job.options.prune = train::PruneOptions{.method = train::PruneMethod::keep};
@@ -136,6 +151,8 @@ std::string what_of(const TrainJob& job) {
   add("low-rank", to_text(job.low_rank));
   add("prune", to_text(job.options.prune));
   add("regularize", to_text(job.options.regularize));
+  add("lora", to_text(job.adapters));
+  add("freeze", fmt::format("{}", fmt::join(job.freeze, ",")));
   add("qat", job.qat);
   return out.empty() ? "train" : out;
 }
@@ -183,7 +200,7 @@ std::vector<TrainPhase> parse_schedule(std::string_view yaml, std::string_view s
   for (const YamlNode& block : list->items) {
     PhaseKeys said;
     TrainPhase phase = parse_phase(source, block, common, said);
-    link(phase, said, phases, source, block);
+    link(phase, said, phases);
     if (phase.name.empty()) phase.name = fmt::format("phase {}", phases.size() + 1);
     hash.add_text(text_of(block));
     phase.stamp = hash.hex();

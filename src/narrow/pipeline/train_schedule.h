@@ -27,6 +27,7 @@ struct TrainPhase {
   std::string name;
   TrainJob job;       // model and output are set when it runs
   std::string stamp;  // of everything that came before and of this phase
+  std::string grids;  // bits of the model that it leaves ("w4a4"); empty: float
 };
 
 /// `base` gives the model, the output, the data and what the file leaves open. Throws

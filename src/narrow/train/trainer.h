@@ -17,6 +17,7 @@
 #include <functional>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -107,6 +108,7 @@ struct TrainPlan {
   /// Values that are rounded, and those that are computed from weights: by name.
   std::map<std::string, ActivationGrid> activations;
   std::map<std::string, QuantParams> weights;  // initializers
+  std::set<std::string> fixed_grids;           // of `weights`: those that stay, whatever learns
   std::string output;                          // judged by the loss; empty: the first
   /// Weights on the grid of a block codec, which sees rows of their last axis.
   std::map<std::string, BlockType> blocks;

@@ -112,7 +112,8 @@ Executor::Executor(const TrainPlan& plan, const QatOptions& qat) : graph_(plan.g
     }
   }
   for (const auto& [name, params] : plan.weights) {
-    Grid& grid = weight_grids_.try_emplace(name, params, weight_rule(qat)).first->second;
+    const GridRule rule = plan.fixed_grids.contains(name) ? GridRule{} : weight_rule(qat);
+    Grid& grid = weight_grids_.try_emplace(name, params, rule).first->second;
     rounding_[value_id(name)].grid = &grid;
   }
   for (const auto& [name, adapter] : plan.adapters) {

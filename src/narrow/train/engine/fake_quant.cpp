@@ -153,14 +153,17 @@ Grid::Grid(const QuantParams& params, const GridRule& rule) : params_(params), r
   }
   // A symmetric grid has no zero point to learn.
   if (params.scheme.symmetry == Symmetry::symmetric) rule_.learn_zero = false;
-  log_scale_ = to_torch(params.scale).reshape({-1}).log();
+  first_scale_ = to_torch(params.scale).reshape({-1}).clone();
+  first_log_ = first_scale_.log();
+  log_scale_ = first_log_.clone();
   zero_ = params.zero_point.defined()
               ? to_torch(params.zero_point).to(torch::kFloat32).reshape({-1})
               : torch::zeros_like(log_scale_);
 }
 
 torch::Tensor Grid::scales(const torch::Tensor& log_scale) const {
-  const torch::Tensor scale = log_scale.exp();
+  // The first scale itself until it changes: its logarithm has lost its last bits.
+  const torch::Tensor scale = first_scale_ * (log_scale - first_log_).exp();
   return params_.scheme.scale_type == ScaleType::float16 ? RoundScales::apply(scale) : scale;
 }
 

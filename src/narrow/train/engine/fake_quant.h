@@ -61,6 +61,8 @@ class Grid {
  private:
   QuantParams params_;
   GridRule rule_;
+  torch::Tensor first_scale_;
+  torch::Tensor first_log_;
   torch::Tensor log_scale_;
   torch::Tensor zero_;
 };
