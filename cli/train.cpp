@@ -49,6 +49,7 @@ struct TrainFlags {
   PruneFlags prune;
   int64_t seed = 1;
   bool resume = false;
+  bool keep_norms = false;
   bool dry_run = false;
   int64_t checkpoint_steps = 0;
   AdapterFlags adapters;
@@ -95,6 +96,7 @@ void run_train_command(const TrainFlags& flags, Context& context) {
   job.log = flags.log;
   job.plot = flags.plot;
   job.resume = flags.resume;
+  job.keep_norms = flags.keep_norms;
   job.checkpoint_steps = flags.checkpoint_steps;
   job.progress = make_progress();
   if (!context.json) {
@@ -144,6 +146,8 @@ void add_optimizer_flags(CLI::App& command, TrainFlags& flags) {
   add_number(command, "--gamma", o.gamma, 0, 1, "Schedule step: factor (default 0.1)");
   add_choice(command, "--compute", flags.compute, {"float32", "bfloat16"},
              "Operands of convolutions and matrix products (default float32)");
+  command.add_flag("--keep-norms", flags.keep_norms,
+                   "Write a float model with its batch norms, which later training wants");
   add_integer(command, "--norm-freeze", o.norm_freeze, 0, 1000000,
               "Batch norms keep their running statistics after so many epochs (default 0: never)");
   add_integer(command, "--norm-batches", o.norm_batches, 0, 1000000000,
