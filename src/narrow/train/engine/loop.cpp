@@ -223,10 +223,13 @@ void Trainer::share_gradients() {
     gradient.copy_(all.narrow(0, at, gradient.numel()).reshape(gradient.sizes()));
     at += gradient.numel();
   }
-  // The pace of a scale is that of the values of the whole batch.
+  // The pace of a scale and of a zero point is that of the values of the whole batch.
   for (auto& [group, grid] : executor_.activation_grids()) {
-    torch::Tensor& gradient = grid.log_scale().mutable_grad();
-    if (gradient.defined() && grid.rule().paced) gradient.div_(std::sqrt(hooks_.ranks->size()));
+    if (!grid.rule().paced) continue;
+    for (torch::Tensor* learned : {&grid.log_scale(), &grid.zero()}) {
+      torch::Tensor& gradient = learned->mutable_grad();
+      if (gradient.defined()) gradient.div_(std::sqrt(hooks_.ranks->size()));
+    }
   }
 }
 
