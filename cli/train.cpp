@@ -31,8 +31,7 @@ constexpr const char* kExamples =
 
 struct TrainFlags {
   std::string model;
-  std::string arch;
-  std::string tokenizer;
+  ModelFlags network;
   std::string output;
   std::string data;
   std::string eval_data;
@@ -57,7 +56,7 @@ struct TrainFlags {
 };
 
 void run_train_command(const TrainFlags& flags, Context& context) {
-  if (flags.model.empty() == flags.arch.empty()) {
+  if (flags.model.empty() == flags.network.arch.empty()) {
     throw Error(ErrorCode::invalid_argument, "one of MODEL and --arch is needed",
                 "name a model to train on, or a network to train from scratch");
   }
@@ -68,8 +67,9 @@ void run_train_command(const TrainFlags& flags, Context& context) {
   if (!flags.output.empty()) check_output_path(flags.output);
   TrainJob job;
   job.model = flags.model;
-  job.arch = flags.arch;
-  job.tokenizer = flags.tokenizer;
+  job.arch = flags.network.arch;
+  job.tokenizer = flags.network.tokenizer;
+  job.statistics = flags.network.statistics;
   job.output = flags.output;
   const auto data_of = [](const std::string& spec) {
     return is_text_spec(spec) ? parse_text_spec(spec) : parse_data_spec(spec);
@@ -190,7 +190,7 @@ void add_train(CLI::App& app, Context& context) {
       app.add_subcommand("train", "Train a network, in float or on the grids it is deployed on");
   auto flags = std::make_shared<TrainFlags>();
   command->add_option("model", flags->model, "The model to train on")->type_name("MODEL");
-  add_arch_flags(*command, flags->arch, flags->tokenizer);
+  add_model_flags(*command, flags->network);
   command->add_option("-o,--output", flags->output, "The model to write")->type_name("FILE");
   add_data(*command, flags->data, "Data to train on")->required();
   command->add_option("--eval-data", flags->eval_data, "Data to measure on after each epoch")

@@ -31,7 +31,7 @@ void add_adapter_flags(CLI::App& command, AdapterFlags& flags) {
       ->type_name("FOLDER");
 }
 
-void add_arch_flags(CLI::App& command, std::string& arch, std::string& tokenizer) {
+void add_model_flags(CLI::App& command, ModelFlags& flags) {
   std::vector<std::string> names;
   for (const train::Network& network : train::networks()) names.emplace_back(network.name);
   names.emplace_back("llama(dim=N,layers=N,..)");
@@ -39,7 +39,7 @@ void add_arch_flags(CLI::App& command, std::string& arch, std::string& tokenizer
   command
       .add_option_function<std::string>(
           "--arch",
-          [&arch, names = std::move(names)](const std::string& text) {
+          [&arch = flags.arch, names = std::move(names)](const std::string& text) {
             const bool known = std::find(names.begin(), names.end(), text) != names.end();
             if (!known && !is_language_arch(text)) {
               throw CLI::ValidationError("--arch", fmt::format("'{}' is not possible; {}", text,
@@ -51,10 +51,15 @@ void add_arch_flags(CLI::App& command, std::string& arch, std::string& tokenizer
           "'llama(dim=256,layers=8,heads=8,kv_heads=4,ff=768,context=512)'")
       ->type_name(type);
   command
-      .add_option("--tokenizer", tokenizer,
+      .add_option("--tokenizer", flags.tokenizer,
                   "Of a language model from scratch: a model's folder, a .gguf file, or a "
                   "tokenizer.json")
       ->type_name("MODEL");
+  command
+      .add_option("--statistics", flags.statistics,
+                  "An importance matrix of `narrow calibrate`: the scales of a language model's "
+                  "grids w2 to w8 begin where the error weighted by it is least")
+      ->type_name("FILE");
 }
 
 void set_adapter_options(const AdapterFlags& flags, TrainJob& job) {

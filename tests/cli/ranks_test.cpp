@@ -11,6 +11,7 @@
 #include "narrow/formats/gguf/importance.h"
 #include "narrow/formats/onnx/onnx.h"
 #include "narrow/graph/graph.h"
+#include "narrow/llm/checkpoint.h"
 
 namespace narrow {
 namespace {
@@ -180,6 +181,37 @@ TEST_F(RanksTest, VariablesThatMakeNoSenseAreNamed) {
   options.environment = {{"WORLD_SIZE", "two"}};
   expect_contains(narrow_program(training("mnist_cnn", "x.onnx", "20"), options).err,
                   "WORLD_SIZE is 'two'");
+}
+
+TEST_F(RanksTest, TwoTrainALanguageModelAsOneDoes) {
+  std::string text;
+  for (int i = 0; i < 20; ++i) text += "Word number " + std::to_string(i) + " follows. ";
+  write_file(folder_.path() / "text.txt", text);
+  const std::string spec = "text:" + folder_.file("text.txt") + ",context=16";
+  const auto words = [&](const std::string& output, const char* batch) {
+    return std::vector<std::string>{"train",       NARROW_SOURCE_DIR "/assets/novels-7m",
+                                    "-o",          folder_.file(output),
+                                    "--data",      spec + ",tokens=65",
+                                    "--batch",     batch,
+                                    "--epochs",    "2",
+                                    "--optimizer", "sgd",
+                                    "--lr",        "0.01",
+                                    "--threads",   "1",
+                                    "--json"};
+  };
+  const Json one = narrow_json(words("one.gguf", "2"));
+  const Json two = both(words("two.gguf", "1"));
+  for (size_t i = 0; i < 2; ++i) {
+    EXPECT_NEAR(one.at("epochs")[i].at("loss").get<double>(),
+                two.at("epochs")[i].at("loss").get<double>(), 1e-4);
+  }
+  const auto a = llm::Checkpoint::open(folder_.file("one.gguf"));
+  const auto b = llm::Checkpoint::open(folder_.file("two.gguf"));
+  for (const llm::CheckpointTensor& t : a.tensors()) {
+    const std::vector<float> p = a.read(t.name).to_floats();
+    const std::vector<float> q = b.read(t.name).to_floats();
+    for (size_t i = 0; i < p.size(); ++i) ASSERT_NEAR(p[i], q[i], 1e-5) << t.name << " " << i;
+  }
 }
 
 }  // namespace

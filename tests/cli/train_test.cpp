@@ -32,7 +32,7 @@ TEST_F(Train, FromScratchToAQuantizedFile) {
   const Json made =
       narrow_json({"train", "--arch", "mnist_cnn", "-o", cnn, "--data", data_, "--eval-data", few_,
                    "--epochs", "2", "--log", folder_.file("log.csv")});
-  EXPECT_EQ(made.at("parameters"), 421642);
+  EXPECT_EQ(made.at("parameters"), 1199882);
   EXPECT_EQ(made.at("epochs").size(), 2);
   EXPECT_GT(made.at("metric"), 55.0);  // ten classes
   EXPECT_NE(bytes_of(folder_.file("log.csv")).find("\n2,"), std::string::npos);

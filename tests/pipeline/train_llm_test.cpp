@@ -141,6 +141,14 @@ TEST_F(LlmTrainTest, TheFileHasTheTrainedCodes) {
             BlockType::q4_k);
 }
 
+llm::Checkpoint in_float(const llm::Checkpoint& model) {
+  std::map<std::string, llm::TensorInMemory> tensors;
+  for (const llm::CheckpointTensor& t : model.tensors()) {
+    tensors[t.name] = {BlockType::f32, model.read(t.name, llm::RowOrder::stored)};
+  }
+  return model.with(tensors);
+}
+
 /// Without a step, the file's values in the executor without grids are those with grids: what the
 /// executor rounds to is what is written.
 TEST_F(LlmTrainTest, TheExecutorRoundsToTheFilesValues) {
@@ -150,23 +158,9 @@ TEST_F(LlmTrainTest, TheExecutorRoundsToTheFilesValues) {
     run_train(j);
     const auto source = llm::Checkpoint::open(kModel);
     const auto file = llm::Checkpoint::open(j.output);
-    const auto graph_of = [](const llm::Checkpoint& model) {
-      std::map<std::string, llm::TensorInMemory> tensors;
-      for (const llm::CheckpointTensor& t : model.tensors()) {
-        tensors[t.name] = {BlockType::f32, model.read(t.name, llm::RowOrder::stored)};
-      }
-      llm::GraphOptions options;
-      options.activations = llm::Activations::real;
-      options.capacity = 32;
-      Graph graph = llm::build_graph(model.with(tensors), options);
-      infer_shapes(graph);
-      return graph;
-    };
-    train::TrainPlan rounded;
-    rounded.graph = graph_of(source);
+    train::TrainPlan rounded = plan_of(in_float(source), 32);
     add_grids(parse_llm_grids(qat), source, rounded);
-    train::TrainPlan plain;
-    plain.graph = graph_of(file);
+    const train::TrainPlan plain = plan_of(in_float(file), 32);
     const std::vector<int32_t> ids = {5, 900, 77, 1234, 8};
     const std::map<std::string, Tensor> inputs = {{"input_ids", llm::ids_tensor(ids, 1)},
                                                   {"position", Tensor(DType::int64, {1})}};
@@ -178,6 +172,34 @@ TEST_F(LlmTrainTest, TheExecutorRoundsToTheFilesValues) {
     }
     fs::remove(j.output);
   }
+}
+
+/// What is said to matter is what the first scales spare.
+TEST_F(LlmTrainTest, StatisticsWeighTheScales) {
+  const auto source = in_float(llm::Checkpoint::open(kModel));
+  const std::string name = "blk.3.ffn_up.weight";
+  const Tensor w = source.read(name);
+  const auto columns = static_cast<size_t>(w.dim(1));
+  ImportanceFile statistics;
+  ImportanceEntry& entry = statistics.entries[name];
+  entry.counts = {1};
+  for (size_t i = 0; i < columns; ++i) entry.sums.push_back(i % 2 == 0 ? 1.0F : 1e-3F);
+  const auto error = [&](const ImportanceFile& given) {
+    train::TrainPlan plan = plan_of(source, 32);
+    add_grids(parse_llm_grids("w2"), source, plan, given);
+    const std::vector<float> rounded = fake_quant(w, plan.weights.at(name)).to_floats();
+    double sum = 0;
+    for (size_t i = 0; i < rounded.size(); i += 2) {
+      sum += std::pow(rounded[i] - w.data<float>()[i], 2);
+    }
+    return sum;
+  };
+  EXPECT_LT(error(statistics), 0.95 * error({}));
+  entry.sums.resize(columns / 2);
+  EXPECT_THROW(error(statistics), Error);
+  TrainJob j = job("o.gguf", "q4_0");
+  j.statistics = "s.gguf";
+  EXPECT_THROW(run_train(j), Error);
 }
 
 /// Codes of w3 in int4 of an ONNX file: the graph's weights are those of the blocks, in groups of

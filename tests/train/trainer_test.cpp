@@ -79,7 +79,7 @@ TEST(NetworksTest, HaveTheirShapesAndSeeds) {
   for (const std::string& name : trainable_parameters(cnn)) {
     count += cnn.constant(*cnn.find_value(name))->elements();
   }
-  EXPECT_EQ(count, 421642);
+  EXPECT_EQ(count, 1199882);
   EXPECT_THROW(make_network("mnist_cn", 1), Error);
 }
 

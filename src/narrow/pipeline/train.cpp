@@ -19,6 +19,7 @@
 #include "narrow/graph/op_table.h"
 #include "narrow/graph/pass.h"
 #include "narrow/pipeline/calibrate.h"
+#include "narrow/pipeline/moments.h"
 #include "narrow/pipeline/ranks.h"
 #include "narrow/pipeline/train_llm.h"
 #include "narrow/pipeline/train_llm_arch.h"
@@ -29,7 +30,6 @@
 #include "narrow/pipeline/weight_source.h"
 #include "narrow/ptq/assign.h"
 #include "narrow/ptq/plan.h"
-#include "narrow/ptq/rtn/rtn.h"
 #include "narrow/ptq/targets.h"
 #include "narrow/report/train_curve.h"
 #include "narrow/runtime/session.h"
@@ -44,6 +44,7 @@ namespace fs = std::filesystem;
 using train::TrainState;
 
 constexpr int64_t kCalibrationSamples = 500;
+constexpr int64_t kMeanSamples = 128;  // as `narrow quantize` takes
 
 /// Some models are made for batches of one size.
 void check_batch(const Graph& graph, int64_t batch) {
@@ -235,7 +236,8 @@ void TrainRun::plan_adapters() {
   if (!o.input.empty()) read_adapters(o.input, adapter_names(), plan_);
 }
 
-/// The assignment of the bits that are asked for, its grids as calibration and weights give them.
+/// The assignment of the bits that are asked for; its grids, and the biases, as `narrow quantize`
+/// would choose them: what training begins with is no worse.
 void TrainRun::plan_grids() {
   quantize_ = qat_quantization(graph_, job_);
   assignment_ = assign(graph_, quantize_);
@@ -247,18 +249,22 @@ void TrainRun::plan_grids() {
   ObserverOptions observer;
   observer.kind = parse_qat(job_.qat).activations < 8 ? ObserverKind::mse : ObserverKind::minmax;
   const auto ranges = activation_ranges(assignment_, statistics, observer);
-  for (const auto& [name, grid] : activation_grids(assignment_, ranges)) {
+  // Every rank looks at the same samples here, and so has the same grids.
+  const auto indices = sample_indices(data_->size(), kMeanSamples, job_.options.seed);
+  PlanOptions options;
+  options.moments = layer_moments(graph_, assignment_, *subset(data_, indices),
+                                  {job_.options.threads, job_.progress});
+  options.bias_correction = BiasCorrection::fast;
+  options.bias_form = find_target(quantize_.target).bias;
+  const QuantizationPlan begin = make_plan(graph_, assignment_, ranges, options);
+  for (const auto& [name, grid] : begin.qdq.activations) {
     std::string group;
     for (const std::string& source : assignment_.activations.at(name).sources) {
       group += source + "\n";
     }
     plan_.activations[name] = {grid, group};
   }
-  for (const AssignedLayer& layer : assignment_.layers) {
-    if (!layer.weight_scheme) continue;
-    const Tensor& w = *graph_.constant(*graph_.find_value(layer.weights));
-    plan_.weights[layer.weights] = weight_params(w, *layer.weight_scheme);
-  }
+  for (const auto& [name, weights] : begin.qdq.weights) plan_.weights[name] = weights.params;
 }
 
 Graph TrainRun::exported(const TrainState& state) const {
@@ -461,6 +467,10 @@ TrainReport run_train(const TrainJob& given) {
   resolve_adapters(job.adapters);
   const bool scratch = is_language_arch(job.arch);
   if (scratch || (job.arch.empty() && is_language_model(job.model))) return run_llm_train(job);
+  if (!job.statistics.empty()) {
+    throw Error(ErrorCode::invalid_argument, "--statistics is for language models",
+                "leave it out: this network's means are measured on its data");
+  }
   return TrainRun(job).run();
 }
 

@@ -31,6 +31,8 @@ struct TrainJob {
   std::filesystem::path model;
   std::string arch;                 // a built-in description: train/networks.h, train_llm_arch.h
   std::filesystem::path tokenizer;  // of a language model from scratch
+  /// Of a language model on grids wN: an importance matrix for the scales to begin with.
+  std::filesystem::path statistics;
   std::filesystem::path output;
   DataSpec data;
   std::optional<DataSpec> eval_data;  // empty: no metric while training

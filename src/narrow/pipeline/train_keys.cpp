@@ -112,6 +112,7 @@ constexpr TrainKey kKeys[] = {
        j.options.loss = choice(train::loss_from_string, t, {"cross_entropy", "mse", "distill"});
      }},
     {"teacher", [](Job& j, const Text& t) { j.teacher = t; }},
+    {"statistics", [](Job& j, const Text& t) { j.statistics = t; }},
     {"temperature", set_real<&Options::temperature>},
     {"distill_weight", set_real<&Options::distill_weight>},
     {"match",

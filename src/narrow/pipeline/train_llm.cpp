@@ -117,6 +117,10 @@ void LlmTrainRun::check() const {
     throw Error(ErrorCode::invalid_argument, "0 epochs train nothing",
                 "give --epochs, or --prune or --thin");
   }
+  if (!job_.statistics.empty() && grids_.bits == 0) {
+    throw Error(ErrorCode::invalid_argument, "--statistics is for the grids w2 to w8",
+                "leave it out, or give one of them to --qat");
+  }
   if (job_.options.match.active()) {
     throw Error(ErrorCode::unsupported, "--match is for ONNX models",
                 "--loss distill learns the outputs of the float model");
@@ -209,7 +213,9 @@ void LlmTrainRun::plan_masks() {
 
 void LlmTrainRun::plan() {
   plan_ = plan_of(model_, context_);
-  add_grids(grids_, model_, plan_);
+  ImportanceFile statistics;
+  if (!job_.statistics.empty()) statistics = read_importance(job_.statistics);
+  add_grids(grids_, model_, plan_, statistics);
   plan_masks();
   freeze(job_.freeze, plan_);
   plan_adapters();
@@ -315,6 +321,7 @@ std::string LlmTrainRun::fingerprint() const {
     hash.add_text(t.name);
     hash.add(x.raw(), x.bytes());
   }
+  for (const auto& [name, grid] : plan_.weights) hash.add(grid.scale.raw(), grid.scale.bytes());
   hash.add_text(data_->fingerprint());
   hash.add_text(options_text(job_, report_.ranks));
   hash.add_text(job_.teacher.string());

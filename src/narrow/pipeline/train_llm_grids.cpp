@@ -63,7 +63,19 @@ std::string refusal(const llm::CheckpointTensor& t, int64_t block) {
   return fmt::format("'{}' has rows of {}, not of whole groups of {}", t.name, t.columns(), block);
 }
 
-void add_uniform(const LlmGrids& grids, const llm::Checkpoint& model, train::TrainPlan& plan) {
+Importance importance_of(const llm::CheckpointTensor& t, const ImportanceFile& statistics) {
+  const auto found = statistics.entries.find(t.name);
+  if (found == statistics.entries.end()) return {};
+  Importance importance{found->second.mean_squares(), 0};
+  if (static_cast<int64_t>(importance.row.size()) == t.columns()) return importance;
+  throw Error(ErrorCode::invalid_argument,
+              fmt::format("the statistics of '{}' have {} columns, the matrix has {}", t.name,
+                          importance.row.size(), t.columns()),
+              "they are of another model");
+}
+
+void add_uniform(const LlmGrids& grids, const llm::Checkpoint& model, train::TrainPlan& plan,
+                 const ImportanceFile& statistics) {
   std::string refused;
   for (const llm::CheckpointTensor& t : model.tensors()) {
     const auto id = plan.graph.find_value(t.name);
@@ -74,7 +86,8 @@ void add_uniform(const LlmGrids& grids, const llm::Checkpoint& model, train::Tra
     }
     const int bits = is_end(t.name) ? std::max(grids.bits, kEndBits) : grids.bits;
     const Scheme scheme = scheme_of(bits, grids.group);
-    plan.weights[t.name] = weight_params(*plan.graph.constant(*id), scheme);
+    plan.weights[t.name] =
+        weight_params(*plan.graph.constant(*id), scheme, importance_of(t, statistics));
   }
   if (refused.empty()) return;
   throw Error(ErrorCode::invalid_argument, refused,
@@ -156,8 +169,9 @@ train::TrainPlan plan_of(const llm::Checkpoint& model, int64_t context) {
   return plan;
 }
 
-void add_grids(const LlmGrids& grids, const llm::Checkpoint& model, train::TrainPlan& plan) {
-  if (grids.bits > 0) add_uniform(grids, model, plan);
+void add_grids(const LlmGrids& grids, const llm::Checkpoint& model, train::TrainPlan& plan,
+               const ImportanceFile& statistics) {
+  if (grids.bits > 0) add_uniform(grids, model, plan, statistics);
   if (grids.format != nullptr) add_format(*grids.format, model, plan);
   add_dynamic(grids, model, plan);
 }

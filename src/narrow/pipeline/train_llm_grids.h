@@ -18,6 +18,7 @@
 #include <string>
 #include <string_view>
 
+#include "narrow/formats/gguf/importance.h"
 #include "narrow/graph/graph.h"
 #include "narrow/llm/checkpoint.h"
 #include "narrow/ptq/mixtures.h"
@@ -39,9 +40,12 @@ LlmGrids parse_llm_grids(std::string_view text);
 /// The graph of a model whose weights are float32, all of them parameters.
 train::TrainPlan plan_of(const llm::Checkpoint& model, int64_t context);
 
-/// Adds grids for the weights of `graph` (that of `model`, all weights float32) to the plan. Throws
-/// invalid_argument naming every matrix whose rows are no whole groups.
-void add_grids(const LlmGrids& grids, const llm::Checkpoint& model, train::TrainPlan& plan);
+/// Adds grids for the weights of `graph` (that of `model`, all weights float32) to the plan. Scales
+/// of wN begin where the squared error is least, weighted by the statistics for weights that are in
+/// them. Throws invalid_argument naming every matrix whose rows are no whole groups, or the first
+/// that has other columns than the statistics.
+void add_grids(const LlmGrids& grids, const llm::Checkpoint& model, train::TrainPlan& plan,
+               const ImportanceFile& statistics = {});
 
 /// Weights of a state as blocks: equal, value for value, to what training computed with.
 llm::TensorInMemory as_blocks(const Tensor& weights, const QuantParams& params);

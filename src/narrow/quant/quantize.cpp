@@ -29,7 +29,8 @@ constexpr int64_t kChunk = 4096;              // int32 buffer of 16 KiB: half of
               "use float32 scales");
 }
 
-/// The stored form of a positive step: never 0, never infinite.
+}  // namespace
+
 float store_scale(float step, ScaleType type) {
   float stored = step;
   float smallest = std::numeric_limits<float>::denorm_min();
@@ -54,6 +55,8 @@ float store_scale(float step, ScaleType type) {
   if (!std::isfinite(stored)) refuse_scale(step, type);
   return std::max(stored, smallest);
 }
+
+namespace {
 
 /// (high - low) / steps as float32 arithmetic has it (ONNX's DynamicQuantizeLinear), without its
 /// overflow.

@@ -46,6 +46,9 @@ Tensor dequantize(const Tensor& codes, const QuantParams& params);
 /// dequantize(quantize(x)); refuses what is not finite.
 Tensor fake_quant(const Tensor& x, const QuantParams& params);
 
+/// The stored form of a positive step: never 0. Throws numeric_failure where it would be infinite.
+float store_scale(float step, ScaleType type);
+
 /// For the element at a row-major index of a tensor of `dims`: which scale applies.
 int64_t unit_of(int64_t element, std::span<const int64_t> dims, const Scheme& scheme);
 /// Shape of the scale tensor for a tensor of `dims`.

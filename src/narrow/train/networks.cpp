@@ -21,11 +21,11 @@ class Builder {
   }
 
   void conv(const std::string& name, int64_t from, int64_t to, int64_t kernel, int64_t stride,
-            bool bias, int64_t groups = 1) {
+            bool bias, int64_t groups = 1, bool padded = true) {
     std::vector<ValueId> in = {value_,
                                weights(name + ".weight", {to, from / groups, kernel, kernel})};
     if (bias) in.push_back(filled(name + ".bias", to, 0));
-    const int64_t pad = kernel / 2;
+    const int64_t pad = padded ? kernel / 2 : 0;
     using Ints = std::vector<int64_t>;
     Attributes attributes = {{"kernel_shape", Ints{kernel, kernel}},
                              {"strides", Ints{stride, stride}},
@@ -108,18 +108,17 @@ class Builder {
   ValueId value_ = kNoId;
 };
 
-/// Two convolutions of 3x3 with pooling, two dense layers: 421,642 parameters.
+/// The CNN of PyTorch's MNIST example: 1,199,882 parameters.
 Graph make_cnn(uint64_t seed, bool dropout, const char* name) {
   Builder b(seed, {Dim::symbol("batch"), 1, 28, 28});
-  b.conv("conv1", 1, 32, 3, 1, true);
+  b.conv("conv1", 1, 32, 3, 1, true, 1, false);
   b.relu("relu1");
-  b.max_pool("pool1");
-  b.conv("conv2", 32, 64, 3, 1, true);
+  b.conv("conv2", 32, 64, 3, 1, true, 1, false);
   b.relu("relu2");
-  b.max_pool("pool2");
+  b.max_pool("pool");
   if (dropout) b.dropout("dropout1", 0.25F);
   b.add("Flatten", {b.value()}, "flat", {{"axis", int64_t{1}}});
-  b.dense("fc1", 64 * 7 * 7, 128);
+  b.dense("fc1", 64 * 12 * 12, 128);
   b.relu("relu3");
   if (dropout) b.dropout("dropout2", 0.5F);
   b.dense("fc2", 128, 10);

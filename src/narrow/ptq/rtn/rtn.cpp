@@ -64,7 +64,8 @@ class ElementImportance {
 };
 
 bool searches(const Scheme& scheme) {
-  return scheme.bits <= kSearchedBits && scheme.scale_type == ScaleType::float32 &&
+  // Powers of two leave nothing to search.
+  return scheme.bits <= kSearchedBits && scheme.scale_type != ScaleType::power_of_two &&
          scheme.symmetry != Symmetry::offset;
 }
 
@@ -101,7 +102,7 @@ QuantParams weight_params(const Tensor& weights, const Scheme& scheme,
       // Inputs that calibration never saw: their weights count alike.
       if (std::all_of(w.begin(), w.end(), [](float v) { return v == 0; })) w.clear();
       const ScaleZeroPoint best = search_scale(x, w, scheme);
-      scale[u] = best.scale;
+      scale[u] = store_scale(best.scale, scheme.scale_type);
       if (!zero_point.empty()) zero_point[u] = best.zero_point;
     }
   });

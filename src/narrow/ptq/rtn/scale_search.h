@@ -10,8 +10,8 @@
 namespace narrow {
 
 /// `weights` are non-negative, one per value, or empty for equal ones. Symmetric and asymmetric
-/// schemes with float32 scales. Never worse than the grid of the extremes; among equal candidates
-/// the first counts, so that the result is the same everywhere.
+/// schemes; the scale is not rounded to the scheme's type. Never worse than the grid of the
+/// extremes; among equal candidates the first counts, so that the result is the same everywhere.
 ScaleZeroPoint search_scale(std::span<const float> values, std::span<const float> weights,
                             const Scheme& scheme);
 
