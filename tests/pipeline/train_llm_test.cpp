@@ -123,14 +123,16 @@ TEST_F(LlmTrainTest, BlocksHoldJustTheValuesOfTheGrid) {
 
 /// The weights that training computes with, run in both executors: the file has the same.
 TEST_F(LlmTrainTest, TheFileHasTheTrainedCodes) {
-  for (const char* qat : {"w3", "q4_k_m", "w4a8+kv8"}) {
+  for (const char* qat : {"w3", "q4_k_m", "w4", "w4a8+kv8"}) {
     TrainJob j = job(std::string(qat).substr(0, 2) + ".gguf", qat);
     const TrainReport report = run_train(j);
     EXPECT_EQ(report.metric_name, "kl");
     ASSERT_EQ(report.epochs.size(), 1U);
     // The metric of the state in memory and that of the file are of the same weights; the rows of
-    // queries and keys have another order in the file, and so their sums.
-    EXPECT_NEAR(*report.metric, *report.epochs[0].metric, 1e-5) << qat;
+    // queries and keys have another order in the file, and so their sums: here and there a code of
+    // an activation is the next one.
+    const double bound = std::string(qat).find("a8") == std::string::npos ? 1e-5 : 5e-4;
+    EXPECT_NEAR(*report.metric, *report.epochs[0].metric, bound) << qat;
     EXPECT_NE(*report.metric, *report.metric_ptq) << qat;
     EXPECT_TRUE(std::isfinite(*report.perplexity));
   }
