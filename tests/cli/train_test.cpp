@@ -3,9 +3,13 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
+#include <regex>
+#include <set>
 
 #include "cli/cli_testing.h"
+#include "narrow/pipeline/train_keys.h"
 
 namespace narrow {
 namespace {
@@ -217,6 +221,36 @@ TEST_F(Train, SaysWhatIsWrong) {
   refused({fashion_model(), "--match", "/conv1/Conv=/fc1/Gemm"}, "more than channels");
   refused({fashion_model(), "--prune", "magnitud"}, "magnitude");
   refused({fashion_model(), "--prune", "level,layers=/fc3/Gemm", "--epochs", "0"}, "/fc1/Gemm");
+}
+
+/// What a phase of a schedule may say is what the command line may, but for what belongs to the
+/// whole run.
+TEST(TrainFlags, AreKeysOfSchedules) {
+  const std::set<std::string> whole = {
+      "arch",   "output", "checkpoint", "resume", "log",  "plot",
+      "dry_run", "threads", "json",     "help",   "quiet", "verbose"};
+  const std::string help = narrow_program({"train", "--help"}).out;
+  const std::vector<std::string> known = train_keys();
+  std::set<std::string> keys(known.begin(), known.end());
+  const std::string docs =
+      bytes_of(std::filesystem::path(NARROW_SOURCE_DIR) / "docs/schedules.md");
+  for (const std::string& key : known) expect_contains(docs, "`" + key + "`");
+  const std::string options = help.substr(0, help.find("Examples:"));
+  std::set<std::string> flags;
+  const std::regex flag("(?:^|[\n,]) *--([a-z][a-z-]*)");
+  for (auto m = std::sregex_iterator(options.begin(), options.end(), flag);
+       m != std::sregex_iterator(); ++m) {
+    std::string name = (*m)[1];
+    std::replace(name.begin(), name.end(), '-', '_');
+    flags.insert(name);
+    EXPECT_TRUE(keys.contains(name) || whole.contains(name)) << "--" << (*m)[1];
+  }
+  EXPECT_GT(flags.size(), 40);
+  for (const std::string& key : keys) {
+    // Keys without a flag.
+    if (key == "min_factor") continue;
+    EXPECT_TRUE(flags.contains(key)) << key;
+  }
 }
 
 TEST(TrainWithoutLibrary, SaysHowToGetIt) {

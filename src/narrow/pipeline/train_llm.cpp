@@ -19,6 +19,7 @@
 #include "narrow/pipeline/llm_onnx.h"
 #include "narrow/pipeline/llm_quantize.h"
 #include "narrow/pipeline/train_adapters.h"
+#include "narrow/pipeline/train_llm_blocks.h"
 #include "narrow/pipeline/train_llm_grids.h"
 #include "narrow/pipeline/train_text.h"
 #include "narrow/train/library.h"
@@ -81,7 +82,7 @@ class LlmTrainRun {
   std::optional<llm::LanguageModel> teacher_model_;
   std::unique_ptr<Session> teacher_;
   train::TrainPlan plan_;
-  std::map<std::string, llm::TensorInMemory> held_;  // weights that adapters stand beside
+  HeldBlocks held_;  // weights that do not change, or that adapters stand beside
   TrainReport report_;
 };
 
@@ -174,12 +175,17 @@ void LlmTrainRun::plan() {
   plan_.sequences = true;
   plan_.output = "logits";
   add_grids(grids_, model_, plan_);
+  if (const int64_t taken = take_file_grids(source_, job_.options.qat, plan_); taken > 0) {
+    report_.notes.push_back(fmt::format("{} matrices begin with the file's codes", taken));
+  }
   for (const llm::CheckpointTensor& t : model_.tensors()) {
     if (t.difference == llm::Difference::computed || !plan_.graph.find_value(t.name)) continue;
     plan_.parameters.push_back(t.name);
   }
   freeze(job_.freeze, plan_);
   plan_adapters();
+  hold_file_blocks(source_, plan_, held_);
+  if (!job_.adapters.output.empty()) hold_weights();
   for (const std::string& name : plan_.parameters) {
     report_.parameters += plan_.graph.constant(*plan_.graph.find_value(name))->elements();
   }
@@ -214,7 +220,6 @@ void LlmTrainRun::plan_adapters() {
   }
   add_adapters(o, job_.options.seed, plan_);
   if (!o.input.empty()) read_adapters(o.input, adapter_names(), plan_);
-  if (!o.output.empty()) hold_weights();
 }
 
 /// Weights on grids become constants with these values: adapters learn beside them.
