@@ -8,7 +8,6 @@
 #include "narrow/core/error.h"
 #include "narrow/pipeline/train.h"
 #include "narrow/pipeline/train_text.h"
-#include "narrow/train/networks.h"
 #include "train_llm.h"
 #include "train_prune.h"
 #include "train_qat.h"
@@ -33,6 +32,7 @@ constexpr const char* kExamples =
 struct TrainFlags {
   std::string model;
   std::string arch;
+  std::string tokenizer;
   std::string output;
   std::string data;
   std::string eval_data;
@@ -40,6 +40,7 @@ struct TrainFlags {
   std::vector<std::string> match;
   std::string optimizer = "adam";
   std::string schedule = "constant";
+  std::string compute = "float32";
   std::string loss = "cross_entropy";
   QatFlags qat_flags;
   std::string checkpoint;
@@ -48,6 +49,7 @@ struct TrainFlags {
   PruneFlags prune;
   int64_t seed = 1;
   bool resume = false;
+  bool keep_norms = false;
   bool dry_run = false;
   int64_t checkpoint_steps = 0;
   AdapterFlags adapters;
@@ -67,6 +69,7 @@ void run_train_command(const TrainFlags& flags, Context& context) {
   TrainJob job;
   job.model = flags.model;
   job.arch = flags.arch;
+  job.tokenizer = flags.tokenizer;
   job.output = flags.output;
   const auto data_of = [](const std::string& spec) {
     return is_text_spec(spec) ? parse_text_spec(spec) : parse_data_spec(spec);
@@ -86,12 +89,14 @@ void run_train_command(const TrainFlags& flags, Context& context) {
   set_adapter_options(flags.adapters, job);
   check_llm_training(job);
   job.options.seed = static_cast<uint64_t>(flags.seed);
+  job.options.bfloat16 = flags.compute == "bfloat16";
   job.options.threads = context.thread_count();
   set_prune_options(flags.prune, job);
   job.checkpoint = flags.checkpoint;
   job.log = flags.log;
   job.plot = flags.plot;
   job.resume = flags.resume;
+  job.keep_norms = flags.keep_norms;
   job.checkpoint_steps = flags.checkpoint_steps;
   job.progress = make_progress();
   if (!context.json) {
@@ -139,6 +144,10 @@ void add_optimizer_flags(CLI::App& command, TrainFlags& flags) {
   add_integer(command, "--warmup-steps", o.warmup_steps, 0, 1000000000, "Steps of rising rate");
   add_integer(command, "--step-epochs", o.step_epochs, 1, 1000000, "Schedule step: epochs a step");
   add_number(command, "--gamma", o.gamma, 0, 1, "Schedule step: factor (default 0.1)");
+  add_choice(command, "--compute", flags.compute, {"float32", "bfloat16"},
+             "Operands of convolutions and matrix products (default float32)");
+  command.add_flag("--keep-norms", flags.keep_norms,
+                   "Write a float model with its batch norms, which later training wants");
   add_integer(command, "--norm-freeze", o.norm_freeze, 0, 1000000,
               "Batch norms keep their running statistics after so many epochs (default 0: never)");
   add_integer(command, "--norm-batches", o.norm_batches, 0, 1000000000,
@@ -181,9 +190,7 @@ void add_train(CLI::App& app, Context& context) {
       app.add_subcommand("train", "Train a network, in float or on the grids it is deployed on");
   auto flags = std::make_shared<TrainFlags>();
   command->add_option("model", flags->model, "The model to train on")->type_name("MODEL");
-  std::vector<std::string> names;
-  for (const train::Network& network : train::networks()) names.emplace_back(network.name);
-  add_choice(*command, "--arch", flags->arch, names, "A network to train from scratch");
+  add_arch_flags(*command, flags->arch, flags->tokenizer);
   command->add_option("-o,--output", flags->output, "The model to write")->type_name("FILE");
   add_data(*command, flags->data, "Data to train on")->required();
   command->add_option("--eval-data", flags->eval_data, "Data to measure on after each epoch")

@@ -20,6 +20,9 @@ struct AdapterFlags {
 void add_adapter_flags(CLI::App& command, AdapterFlags& flags);
 void set_adapter_options(const AdapterFlags& flags, TrainJob& job);
 
+/// --arch, --tokenizer.
+void add_arch_flags(CLI::App& command, std::string& arch, std::string& tokenizer);
+
 /// Options that were not given, for text: 1 epoch, 4 sequences a batch, a temperature of 1, a
 /// learning rate that falls in half a wave.
 void set_llm_defaults(const CLI::App& command, train::TrainOptions& options);

@@ -16,7 +16,8 @@ void add_prune_flags(CLI::App& command, PruneFlags& flags) {
   command
       .add_option("--thin", flags.thin,
                   "Remove filters first: l1|apoz|gradient|taylor,macs=SHARE or ratio=SHARE"
-                  "[,align=8][,layers=GLOB][,except=GLOB]")
+                  "[,align=8][,layers=GLOB][,except=GLOB]; of language models l1|gradient|taylor"
+                  "[,heads=SHARE][,kv_heads=SHARE][,ff=SHARE][,blocks=N]")
       ->type_name("RANK,..");
   command
       .add_option("--low-rank", flags.low_rank,

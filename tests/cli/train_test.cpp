@@ -226,14 +226,13 @@ TEST_F(Train, SaysWhatIsWrong) {
 /// What a phase of a schedule may say is what the command line may, but for what belongs to the
 /// whole run.
 TEST(TrainFlags, AreKeysOfSchedules) {
-  const std::set<std::string> whole = {
-      "arch",   "output", "checkpoint", "resume", "log",  "plot",
-      "dry_run", "threads", "json",     "help",   "quiet", "verbose"};
+  const std::set<std::string> whole = {"arch",  "output",  "checkpoint", "resume",    "log",
+                                       "plot",  "dry_run", "threads",    "json",      "help",
+                                       "quiet", "verbose", "isa",        "tokenizer", "keep_norms"};
   const std::string help = narrow_program({"train", "--help"}).out;
   const std::vector<std::string> known = train_keys();
   std::set<std::string> keys(known.begin(), known.end());
-  const std::string docs =
-      bytes_of(std::filesystem::path(NARROW_SOURCE_DIR) / "docs/schedules.md");
+  const std::string docs = bytes_of(std::filesystem::path(NARROW_SOURCE_DIR) / "docs/schedules.md");
   for (const std::string& key : known) expect_contains(docs, "`" + key + "`");
   const std::string options = help.substr(0, help.find("Examples:"));
   std::set<std::string> flags;

@@ -104,12 +104,13 @@ TEST_F(LlmTrainTest, BlocksHoldJustTheValuesOfTheGrid) {
   Rng rng(5);
   Tensor w(DType::float32, {6, 64});
   for (float& x : w.mutable_data<float>()) x = static_cast<float>(0.1 * rng.normal());
-  for (const int bits : {2, 3, 4, 5, 8}) {
+  for (const auto& [bits, group] : std::vector<std::pair<int, int64_t>>{
+           {2, 32}, {3, 32}, {4, 32}, {5, 32}, {8, 32}, {3, 64}, {8, 64}}) {
     Scheme scheme;
     scheme.bits = bits;
     scheme.granularity = Granularity::per_group;
     scheme.axis = 1;
-    scheme.group_size = 32;
+    scheme.group_size = group;
     scheme.scale_type = ScaleType::float16;
     const QuantParams params = weight_params(w, scheme);
     const Tensor wanted = dequantize(quantize(w, params), params);
@@ -117,7 +118,7 @@ TEST_F(LlmTrainTest, BlocksHoldJustTheValuesOfTheGrid) {
     std::vector<float> values(6 * 64);
     decode_rows(blocks.type, {blocks.data.raw(), blocks.data.bytes()}, 64, values);
     for (size_t i = 0; i < values.size(); ++i) {
-      ASSERT_EQ(values[i], wanted.data<float>()[i]) << bits << " bits, value " << i;
+      ASSERT_EQ(values[i], wanted.data<float>()[i]) << bits << " bits, value " << i << group;
     }
   }
 }
@@ -181,9 +182,15 @@ TEST_F(LlmTrainTest, TheExecutorRoundsToTheFilesValues) {
   }
 }
 
-/// Codes of w3 in int4 of an ONNX file: the graph's weights are those of the blocks.
-TEST_F(LlmTrainTest, AnOnnxFileHasTheSameCodes) {
-  TrainJob j = job("w3.gguf", "w3");
+/// Codes of w3 in int4 of an ONNX file: the graph's weights are those of the blocks, in groups of
+/// the size that was trained.
+class LlmGroupTest : public LlmTrainTest, public ::testing::WithParamInterface<int64_t> {};
+INSTANTIATE_TEST_SUITE_P(Sizes, LlmGroupTest, ::testing::Values(32, 128));
+
+TEST_P(LlmGroupTest, AnOnnxFileHasTheSameCodes) {
+  const int64_t group = GetParam();
+  TrainJob j = job("w3.gguf", "w3g" + std::to_string(group));
+  j.data.options["tokens"] = "65";
   j.options.lr = 0;
   run_train(j);
   j.output = folder_ / "w3.onnx";
@@ -193,7 +200,7 @@ TEST_F(LlmTrainTest, AnOnnxFileHasTheSameCodes) {
   int checked = 0;
   for (const NodeId id : graph.nodes()) {
     const Node& node = graph.node(id);
-    if (!node.is("DequantizeLinear") || node.int_or("block_size", 0) != 32) continue;
+    if (!node.is("DequantizeLinear") || node.int_or("block_size", 0) != group) continue;
     const std::string& name = graph.value(node.input(0)).name;
     if (name.find("blk.2.ffn_down") == std::string::npos) continue;
     const std::vector<int64_t> codes = graph.constant(node.input(0))->to_ints();
@@ -203,7 +210,7 @@ TEST_F(LlmTrainTest, AnOnnxFileHasTheSameCodes) {
     const int64_t columns = wanted.dim(1);
     for (int64_t r = 0; r < rows; ++r) {
       for (int64_t c = 0; c < columns; ++c) {
-        const float value = scales[static_cast<size_t>(c / 32 * rows + r)] *
+        const float value = scales[static_cast<size_t>(c / group * rows + r)] *
                             static_cast<float>(codes[static_cast<size_t>(c * rows + r)]);
         ASSERT_EQ(value, wanted.data<float>()[static_cast<size_t>(r * columns + c)])
             << r << " " << c;
@@ -377,7 +384,7 @@ TEST_F(LlmTrainTest, SaysWhatIsWrong) {
   for (const char* bad : {"rank=0", "rank=2.5", "rnk=3", "layers=", "alpha=x"}) {
     EXPECT_THROW(parse_adapters(bad), Error) << bad;
   }
-  for (const char* bad : {"w9", "w4a4", "q4_x", "w", "f16", ""}) {
+  for (const char* bad : {"w9", "w4a4", "w4g48", "w4g16", "q4_x", "w", "f16", ""}) {
     EXPECT_THROW(parse_llm_grids(bad), Error) << bad;
   }
   for (const char* bad : {"text:f,contxt=3", "text:f,context=0", "text:f,context=x", "mnist:d"}) {

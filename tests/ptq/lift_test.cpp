@@ -26,9 +26,9 @@ SmallNet branches() {
   const ValueId c = n.op("Relu", "relu_c", {n.conv("three", a, 8, 4, {.pad = 1})});
   const ValueId cat = n.op("Concat", "cat", {b, c}, {{"axis", int64_t{1}}});
   const ValueId sum = n.op("Add", "sum", {cat, a});
-  const ValueId p = n.op("MaxPool", "pool", {sum},
-                         {{"kernel_shape", std::vector<int64_t>{2, 2}},
-                          {"strides", std::vector<int64_t>{2, 2}}});
+  const ValueId p =
+      n.op("MaxPool", "pool", {sum},
+           {{"kernel_shape", std::vector<int64_t>{2, 2}}, {"strides", std::vector<int64_t>{2, 2}}});
   n.output(n.gemm("fc", n.op("Flatten", "flat", {p}), 128, 5));
   n.infer();
   return n;

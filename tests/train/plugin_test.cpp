@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <set>
 
+#include "narrow/core/cpu.h"
 #include "narrow/core/error.h"
 #include "narrow/core/file.h"
 #include "narrow/core/rng.h"
@@ -242,6 +243,26 @@ TEST_F(PluginTest, ResumesToTheSameBits) {
     }
     place.fingerprint = "another";
     EXPECT_THROW(plugin()->train(quantized_plan(), data, o, {}, place), Error);
+  }
+}
+
+TEST_F(PluginTest, Bfloat16ComesNearFloat32) {
+  const Clouds data;
+  TrainOptions o = options_of(4);
+  o.bfloat16 = true;
+  if (!cpu_multiplies_bfloat16()) {
+    EXPECT_THROW(plugin()->train(quantized_plan(), data, o, {}, {}), Error);
+    return;
+  }
+  const TrainResult half = plugin()->train(quantized_plan(), data, o, {}, {});
+  const TrainResult again = plugin()->train(quantized_plan(), data, o, {}, {});
+  o.bfloat16 = false;
+  const TrainResult whole = plugin()->train(quantized_plan(), data, o, {}, {});
+  EXPECT_NEAR(half.epochs[0].loss, whole.epochs[0].loss, 0.02 * whole.epochs[0].loss);
+  EXPECT_NE(half.epochs[0].loss, whole.epochs[0].loss);
+  for (const auto& [name, x] : half.state.parameters) {
+    EXPECT_TRUE(identical(x, again.state.parameters.at(name))) << name;
+    EXPECT_EQ(x.dtype(), DType::float32);
   }
 }
 

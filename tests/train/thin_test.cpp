@@ -184,6 +184,14 @@ TEST(ThinOptionsTest, AreReadAsTheyArePrinted) {
                            "taylor,ratio=0.25,align=1,samples=50,layers=a*,except=ab"}) {
     EXPECT_EQ(to_text(parse_thin(text)), text);
   }
+  for (const char* text : {"taylor,heads=0.25,kv_heads=0.5,ff=0.5,blocks=2,align=32,samples=64",
+                           "l1,blocks=1,align=8,samples=5"}) {
+    EXPECT_EQ(to_text(parse_thin(text)), text);
+  }
+  for (const char* text : {"l1,ff=0.5,ratio=0.5", "apoz,ff=0.5", "l1,ff=0.5,layers=a", "l1,ff=1",
+                           "l1,blocks=0", "l1,heads=0"}) {
+    EXPECT_THROW(parse_thin(text), Error) << text;
+  }
   EXPECT_THROW(parse_thin("l1"), Error);
   EXPECT_THROW(parse_thin("l1,ratio=0.5,macs=0.5"), Error);
   EXPECT_THROW(parse_thin("l3,ratio=0.5"), Error);

@@ -119,6 +119,14 @@ bool cpu_supports(Isa isa) {
   return supported[static_cast<size_t>(isa)];
 }
 
+bool cpu_multiplies_bfloat16() {
+#if defined(__x86_64__)
+  return __builtin_cpu_supports("avx512bf16") != 0;
+#else
+  return false;
+#endif
+}
+
 std::vector<Isa> supported_isas() {
   std::vector<Isa> out;
   for (size_t i = kNames.size(); i-- > 0;) {

@@ -20,6 +20,9 @@ std::optional<Isa> isa_from_string(std::string_view name);
 /// Whether this machine can run kernels for `isa`.
 bool cpu_supports(Isa isa);
 
+/// Products of bfloat16 numbers with float32 sums (AVX-512 BF16; AMX BF16 comes with it).
+bool cpu_multiplies_bfloat16();
+
 /// Everything this machine supports, best first; scalar is always the last.
 std::vector<Isa> supported_isas();
 

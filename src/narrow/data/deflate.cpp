@@ -13,7 +13,7 @@ namespace narrow {
 uint64_t deflated_bytes(std::span<const std::byte> bytes) {
   constexpr size_t kPiece = size_t{1} << 20;
   z_stream stream{};
-  if (deflateInit(&stream, Z_BEST_COMPRESSION) != Z_OK) {
+  if (deflateInit(&stream, Z_DEFAULT_COMPRESSION) != Z_OK) {
     throw Error(ErrorCode::resource_exhausted, "no memory to compress");
   }
   std::vector<Bytef> out(kPiece);

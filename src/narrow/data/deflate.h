@@ -8,7 +8,8 @@
 
 namespace narrow {
 
-/// The size as a zlib stream of level 9.
+/// The size as a zlib stream of level 6, what packagers take. (Level 9 searches for minutes in
+/// models full of zeros, and saves a percent.)
 uint64_t deflated_bytes(std::span<const std::byte> bytes);
 
 }  // namespace narrow

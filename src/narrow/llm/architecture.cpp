@@ -284,6 +284,26 @@ Dims dims_of(const ModelConfig& config, const TensorRow& row) {
   return {value_of(config, row.rows), value_of(config, row.columns)};
 }
 
+void for_each_tensor(const ModelConfig& config,
+                     const std::function<void(const TensorRow& row, int64_t layer)>& f) {
+  const Architecture* architecture = find_architecture(config.architecture);
+  if (architecture == nullptr) unknown_architecture(config.architecture);
+  const std::span<const TensorRow> rows = architecture->tensors;
+  const auto in_layer = [](const TensorRow& row) { return row.gguf.starts_with("blk."); };
+  size_t first = 0;
+  while (first < rows.size() && !in_layer(rows[first])) ++first;
+  size_t last = first;
+  while (last < rows.size() && in_layer(rows[last])) ++last;
+  const auto visit = [&](size_t begin, size_t end, int64_t layer) {
+    for (size_t i = begin; i < end; ++i) {
+      if (needs(config, rows[i])) f(rows[i], layer);
+    }
+  };
+  visit(0, first, 0);
+  for (int64_t layer = 0; layer < config.layers; ++layer) visit(first, last, layer);
+  visit(last, rows.size(), 0);
+}
+
 std::string describe(const ModelConfig& config, Size size) {
   static constexpr std::string_view kNames[] = {"1",
                                                 "vocab_size",

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -84,6 +85,10 @@ bool needs(const ModelConfig& config, const TensorRow& row);
 Dims dims_of(const ModelConfig& config, const TensorRow& row);
 /// "heads * head_dim = 64", for errors.
 std::string describe(const ModelConfig& config, Size size);
+/// f(row, layer) for each tensor that the model has, in the model's order; the layer is 0 outside
+/// of layers.
+void for_each_tensor(const ModelConfig& config,
+                     const std::function<void(const TensorRow& row, int64_t layer)>& f);
 /// "{}" replaced.
 std::string name_of(std::string_view pattern, int64_t layer);
 

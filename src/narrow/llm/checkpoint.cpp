@@ -3,14 +3,13 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstring>
-#include <unordered_map>
-#include <unordered_set>
 
 #include "narrow/core/error.h"
 #include "narrow/core/file.h"
 #include "narrow/core/parallel.h"
-#include "narrow/formats/safetensors/safetensors.h"
+#include "narrow/llm/checkpoint_impl.h"
 #include "narrow/llm/sentence_settings.h"
 #include "narrow/llm/tokenizer/gguf_tokenizer.h"
 #include "narrow/llm/tokenizer/tokenizer_json.h"
@@ -21,13 +20,6 @@ namespace narrow::llm {
 namespace fs = std::filesystem;
 
 namespace {
-
-/// A tensor of a file, whichever kind.
-struct Stored {
-  Dims dims;
-  BlockType type = BlockType::f32;
-  std::span<const std::byte> bytes;
-};
 
 std::optional<BlockType> block_type_of(DType dtype) {
   if (dtype == DType::float32) return BlockType::f32;
@@ -76,39 +68,7 @@ int64_t interleaved_row(int64_t row, int64_t head_dim) {
   return row - in_head + in_head % half * 2 + in_head / half;
 }
 
-bool is_rotated(Difference d) {
-  return d == Difference::rotation_q || d == Difference::rotation_k;
-}
-
 }  // namespace
-
-struct Checkpoint::Impl {
-  fs::path path;
-  fs::path folder;  // of Hugging Face's files; empty for GGUF
-  ModelConfig config;
-  const Architecture* architecture = nullptr;
-  std::shared_ptr<const GgufFile> gguf;
-  std::optional<SafetensorsCheckpoint> safetensors;
-  std::vector<CheckpointTensor> tensors;
-  std::vector<std::span<const std::byte>> bytes;  // of each tensor
-  std::unordered_map<std::string, size_t> index;
-  std::unordered_set<std::string> used;              // names of the file
-  std::unordered_map<std::string, Tensor> replaced;  // by name, as raw() gives them
-
-  void open_gguf(const fs::path& file);
-  void open_folder(const fs::path& where, const fs::path& weights);
-  std::string find_prefix() const;
-  std::optional<Stored> stored(const std::string& name) const;
-  std::vector<std::string> names() const;
-  std::string stored_name(const TensorRow& row, int64_t layer, const std::string& prefix) const;
-  std::string hf_name(const TensorRow& row, int64_t layer) const;
-  void add(const TensorRow& row, int64_t layer, const std::string& prefix,
-           std::vector<std::string>& missing);
-  void check_shape(const TensorRow& row, const CheckpointTensor& t, const Stored& s) const;
-  void collect(const std::string& prefix);
-  void check_left_over() const;
-  size_t at(std::string_view name) const;
-};
 
 void Checkpoint::Impl::open_gguf(const fs::path& file) {
   gguf = std::make_shared<const GgufFile>(GgufFile::open(file));
@@ -234,22 +194,10 @@ void Checkpoint::Impl::add(const TensorRow& row, int64_t layer, const std::strin
 
 void Checkpoint::Impl::collect(const std::string& prefix) {
   std::vector<std::string> missing;
-  const std::span<const TensorRow> rows = architecture->tensors;
-  const auto in_layer = [](const TensorRow& row) { return row.gguf.starts_with("blk."); };
-  size_t first = 0;
-  while (first < rows.size() && !in_layer(rows[first])) ++first;
-  size_t last = first;
-  while (last < rows.size() && in_layer(rows[last])) ++last;
-  const auto add_rows = [&](size_t begin, size_t end, int64_t layer) {
-    for (size_t i = begin; i < end; ++i) {
-      if (needs(config, rows[i])) add(rows[i], layer, prefix, missing);
-    }
-  };
-  add_rows(0, first, 0);
-  for (int64_t layer = 0; layer < config.layers && missing.size() < 1000; ++layer) {
-    add_rows(first, last, layer);
-  }
-  add_rows(last, rows.size(), 0);
+  constexpr size_t kMostMissing = 1000;
+  for_each_tensor(config, [&](const TensorRow& row, int64_t layer) {
+    if (missing.size() < kMostMissing) add(row, layer, prefix, missing);
+  });
   if (!missing.empty()) {
     throw Error(ErrorCode::corrupt_data,
                 fmt::format("{} tensors that the config asks for are missing: {}", missing.size(),
@@ -315,31 +263,12 @@ Checkpoint Checkpoint::open(const fs::path& path) {
   return checkpoint;
 }
 
-Checkpoint Checkpoint::with(const std::map<std::string, TensorInMemory>& tensors) const {
-  auto impl = std::make_shared<Impl>(*impl_);
-  for (const auto& [name, replacement] : tensors) {
-    const size_t place = impl->at(name);
-    CheckpointTensor& t = impl->tensors[place];
-    const Tensor& data = replacement.data;
-    const DType wanted = replacement.type == BlockType::f32 ? DType::float32 : DType::uint8;
-    t.type = replacement.type;
-    // What is in memory is as the model has it, but for the order of rows.
-    if (!is_rotated(t.difference)) t.difference = Difference::none;
-    if (data.dtype() != wanted || data.bytes() != t.bytes()) {
-      throw Error(ErrorCode::invalid_argument,
-                  fmt::format("{} bytes of {} for '{}' {}", data.bytes(), narrow::to_string(t.type),
-                              name, narrow::to_string(t.dims)));
-    }
-    impl->bytes[place] = {data.raw(), data.bytes()};
-    impl->replaced[name] = data;
-  }
-  Checkpoint out;
-  out.impl_ = std::move(impl);
-  return out;
-}
-
 const fs::path& Checkpoint::path() const {
   return impl_->path;
+}
+
+bool Checkpoint::is_reshaped() const {
+  return impl_->reshaped;
 }
 
 bool Checkpoint::is_gguf() const {
@@ -533,6 +462,25 @@ Tensor Checkpoint::read(std::string_view name, RowOrder order) const {
   return out;
 }
 
+namespace {
+
+/// What the files say, but for the config.
+void replace_config(const ModelConfig& config, GgufMetadata& metadata) {
+  GgufMetadata own;
+  append_gguf_config(config, own);
+  for (auto& [key, value] : own) {
+    const auto found = std::find_if(metadata.begin(), metadata.end(),
+                                    [&key = key](const auto& entry) { return entry.first == key; });
+    if (found == metadata.end()) {
+      metadata.emplace_back(key, std::move(value));
+    } else {
+      found->second = std::move(value);
+    }
+  }
+}
+
+}  // namespace
+
 GgufMetadata Checkpoint::gguf_metadata() const {
   GgufMetadata metadata;
   if (impl_->gguf) {
@@ -541,6 +489,7 @@ GgufMetadata Checkpoint::gguf_metadata() const {
         metadata.emplace_back(key, value);
       }
     }
+    if (impl_->reshaped) replace_config(impl_->config, metadata);
     return metadata;
   }
   append_gguf_config(impl_->config, metadata);
@@ -557,6 +506,7 @@ GgufMetadata Checkpoint::gguf_metadata() const {
 }
 
 bool Checkpoint::has_tokenizer() const {
+  if (impl_->tokenizer) return true;
   if (impl_->gguf) return has_vocabulary(*impl_->gguf);
   return fs::exists(impl_->folder / "tokenizer.json") ||
          fs::exists(impl_->folder / "tokenizer.model");
@@ -564,7 +514,7 @@ bool Checkpoint::has_tokenizer() const {
 
 TokenizerData Checkpoint::tokenizer_data() const {
   if (impl_->gguf) return tokenizer_data_from_gguf(vocabulary_of(*impl_->gguf));
-  TokenizerData data = read_tokenizer(impl_->folder);
+  TokenizerData data = impl_->tokenizer ? *impl_->tokenizer : read_tokenizer(impl_->folder);
   if (data.special.bos < 0) data.special.bos = impl_->config.bos;
   if (data.special.eos.empty()) data.special.eos = impl_->config.eos;
   return data;

@@ -67,11 +67,21 @@ class Checkpoint {
 
   /// The same model with other tensors in place of those of these names. Throws not_found, and
   /// invalid_argument for another size.
-  Checkpoint with(const std::map<std::string, TensorInMemory>& tensors) const;
+  Checkpoint with(const std::map<std::string, TensorInMemory>& replacements) const;
+  /// A model of another shape, with all of its tensors (those that follow from the config are not
+  /// asked for); the tokenizer, and what else the files say, are those of this one. Throws
+  /// corrupt_data for a config that contradicts itself, not_found, invalid_argument.
+  Checkpoint reshaped(const ModelConfig& config,
+                      const std::map<std::string, TensorInMemory>& tensors) const;
+  /// A model of no file. Rows have Hugging Face's order.
+  static Checkpoint from_memory(const ModelConfig& config, TokenizerData tokenizer,
+                                const std::map<std::string, TensorInMemory>& tensors);
 
   const std::filesystem::path& path() const;
   bool is_gguf() const;
-  /// Of the Hugging Face model's files; empty for a GGUF file.
+  /// The config is not that of the files.
+  bool is_reshaped() const;
+  /// Of the Hugging Face model's files; empty for a GGUF file, and for no file.
   const std::filesystem::path& folder() const;
   const ModelConfig& config() const;
 

@@ -126,13 +126,14 @@ std::span<const HfFile> hf_file_table() {
 }
 
 std::map<std::string, std::string> hf_files(const Checkpoint& checkpoint, std::string_view dtype) {
-  if (checkpoint.is_gguf()) return written_files(checkpoint, dtype);
+  if (checkpoint.folder().empty()) return written_files(checkpoint, dtype);
   std::map<std::string, std::string> files;
   const fs::path& folder = checkpoint.folder();
   for (const HfFile& file : kFiles) {
     if (fs::is_regular_file(folder / file.name)) files[file.name] = read_text(folder / file.name);
   }
-  files["config.json"] = own_config(files["config.json"], dtype);
+  files["config.json"] = checkpoint.is_reshaped() ? hf_config_json(checkpoint.config(), dtype)
+                                                  : own_config(files["config.json"], dtype);
   // A SentencePiece model alone: most programs want the other form.
   if (files.count("tokenizer.json") == 0 && checkpoint.has_tokenizer()) {
     files["tokenizer.json"] = tokenizer_json(checkpoint.tokenizer_data());

@@ -157,7 +157,7 @@ void LlmFolderWriter::write_files(const fs::path& folder) const {
     fs::create_directories((folder / name).parent_path());
     write_text(folder / name, text);
   }
-  if (model_.is_gguf()) return;
+  if (model_.folder().empty()) return;
   for (const char* name : kBinaryFiles) {
     const fs::path source = model_.folder() / name;
     if (fs::is_regular_file(source)) fs::copy_file(source, folder / name);
@@ -176,7 +176,7 @@ void LlmFolderWriter::note(const llm::CheckpointTensor& t, DType dtype) {
 
 /// Tensors of the source that the model's function does not need: heads for tasks, tied copies.
 void LlmFolderWriter::note_left_out() {
-  if (model_.is_gguf()) return;
+  if (model_.folder().empty() || model_.is_reshaped()) return;
   const fs::path path = fs::is_directory(job_.model) ? model_.folder() : job_.model;
   std::string names;
   for (const std::string& name : SafetensorsCheckpoint::open(path).names()) {

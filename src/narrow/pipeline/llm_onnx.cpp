@@ -37,7 +37,11 @@ constexpr OnnxWeightFormat kFormats[] = {
     {"w4g32", "weights int4 in groups of 32", Mode::weight_only, 4, 32},
     {"w4g64", "weights int4 in groups of 64", Mode::weight_only, 4, 64},
     {"w4g128", "weights int4 in groups of 128", Mode::weight_only, 4, 128},
+    {"w4g256", "weights int4 in groups of 256", Mode::weight_only, 4, 256},
     {"w8g32", "weights int8 in groups of 32", Mode::weight_only, 8, 32},
+    {"w8g64", "weights int8 in groups of 64", Mode::weight_only, 8, 64},
+    {"w8g128", "weights int8 in groups of 128", Mode::weight_only, 8, 128},
+    {"w8g256", "weights int8 in groups of 256", Mode::weight_only, 8, 256},
     {"w8", "weights int8, a scale for each output channel", Mode::weight_only, 8, 0},
     {"w8a8", "weights int8, activations uint8 at run time", Mode::dynamic, 8, 0},
 };
@@ -196,29 +200,34 @@ void LlmOnnxWriter::check_source() const {
 }
 
 /// The grid of a matrix of Q4_0 or Q8_0 blocks where it is one of this scheme, [in, out]: codes of
-/// these scales are those of the blocks. Not where a scale is none that QuantizeLinear takes.
+/// these scales are those of the blocks. Not where a scale is none that QuantizeLinear takes, or
+/// the blocks of a larger group differ in theirs.
 std::optional<QuantParams> grid_of_blocks(const llm::Checkpoint& model,
                                           const llm::CheckpointTensor& t, const Scheme& scheme) {
-  constexpr int64_t kGroup = 32;
+  constexpr int64_t kBlock = 32;
   const BlockType type = scheme.bits == 4 ? BlockType::q4_0 : BlockType::q8_0;
-  const bool fits = (scheme.bits == 4 || scheme.bits == 8) && t.type == type &&
-                    scheme.granularity == Granularity::per_group && scheme.axis == 0 &&
-                    scheme.group_size == kGroup && scheme.symmetry == Symmetry::symmetric &&
-                    scheme.is_signed && !scheme.narrow_range;
+  const bool fits =
+      (scheme.bits == 4 || scheme.bits == 8) && t.type == type &&
+      scheme.granularity == Granularity::per_group && scheme.axis == 0 && scheme.group_size > 0 &&
+      scheme.group_size % kBlock == 0 && t.columns() % scheme.group_size == 0 &&
+      scheme.symmetry == Symmetry::symmetric && scheme.is_signed && !scheme.narrow_range;
   if (!fits) return std::nullopt;
   const Tensor raw = model.raw(t.name);
-  const int64_t groups = t.columns() / kGroup;
+  const int64_t blocks = t.columns() / kBlock;
+  const int64_t of_group = scheme.group_size / kBlock;
   QuantParams params;
   params.scheme = scheme;
-  params.scale = Tensor(DType::float32, {groups, t.rows()});
+  params.scale = Tensor(DType::float32, {blocks / of_group, t.rows()});
   float* scales = params.scale.mutable_data<float>().data();
   for (int64_t row = 0; row < t.rows(); ++row) {
-    for (int64_t g = 0; g < groups; ++g) {
+    for (int64_t block = 0; block < blocks; ++block) {
       Half half;
-      std::memcpy(&half, raw.raw() + (row * groups + g) * codec(type).block_bytes, sizeof half);
+      std::memcpy(&half, raw.raw() + (row * blocks + block) * codec(type).block_bytes, sizeof half);
       const float scale = to_float(half);
       if (!(scale > 0) || !std::isfinite(scale)) return std::nullopt;
-      scales[g * t.rows() + row] = scale;
+      float& of_its_group = scales[block / of_group * t.rows() + row];
+      if (block % of_group == 0) of_its_group = scale;
+      if (of_its_group != scale) return std::nullopt;
     }
   }
   return params;

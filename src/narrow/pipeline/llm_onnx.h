@@ -47,7 +47,7 @@ struct LlmOnnxJob {
   WeightMethod method = WeightMethod::mse;  // not importance
   std::vector<std::string> keep_float;      // globs on names of tensors
   /// Allow a source that is quantized already. Q4_0 into w4g32 and Q8_0 into w8g32 keep their
-  /// codes.
+  /// codes (in larger groups where their blocks have one scale).
   bool requantize = false;
   int opset = 0;    // 0: the lowest that expresses the graph
   int threads = 0;  // 0: all CPUs of the affinity mask

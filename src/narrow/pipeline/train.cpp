@@ -21,6 +21,7 @@
 #include "narrow/pipeline/calibrate.h"
 #include "narrow/pipeline/ranks.h"
 #include "narrow/pipeline/train_llm.h"
+#include "narrow/pipeline/train_llm_arch.h"
 #include "narrow/pipeline/train_prune.h"
 #include "narrow/pipeline/train_qat.h"
 #include "narrow/pipeline/train_quantized.h"
@@ -62,7 +63,9 @@ class TrainRun {
  public:
   /// What only removes weights needs no libtorch.
   explicit TrainRun(const TrainJob& job)
-      : job_(job), options_(job.options), plugin_(job.options.epochs > 0 ? &train::load_plugin() : nullptr) {
+      : job_(job),
+        options_(job.options),
+        plugin_(job.options.epochs > 0 ? &train::load_plugin() : nullptr) {
     if (plugin_ != nullptr) ranks_ = join_ranks();
     if (ranks_ == nullptr) return;
     report_.rank = ranks_->rank();
@@ -92,7 +95,7 @@ class TrainRun {
   train::TrainOptions options_;  // of the job, but for what its model decides
   const train::Plugin* plugin_;
   std::unique_ptr<train::Ranks> ranks_;
-  Graph graph_;                       // float
+  Graph graph_;                        // float
   std::optional<LiftedModel> lifted_;  // the model is quantized, and trained on its own grids
   std::shared_ptr<const Dataset> data_;
   std::shared_ptr<const Dataset> eval_;
@@ -308,7 +311,8 @@ std::string TrainRun::fingerprint() const {
     if (value.is_constant()) hash.add(value.constant.raw(), value.constant.bytes());
   }
   if (lifted_) {
-    for (const auto& [name, a] : lifted_->activations) hash.add(a.params.scale.raw(), sizeof(float));
+    for (const auto& [name, a] : lifted_->activations)
+      hash.add(a.params.scale.raw(), sizeof(float));
   }
   hash.add_text(data_->fingerprint());
   hash.add_text(options_text(job_, report_.ranks));
@@ -423,14 +427,14 @@ std::string options_text(const TrainJob& job, int ranks) {
   const train::TrainOptions& o = job.options;
   return fmt::format(
       "{} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} "
-      "{} {} {} {} {}",
+      "{} {} {} {} {} {}",
       kVersion, job.qat, o.epochs, o.batch * ranks, to_string(o.optimizer), o.lr, o.scale_lr,
       o.momentum, o.weight_decay, o.clip_norm, o.accumulate, to_string(o.schedule), o.warmup_steps,
       o.step_epochs, o.gamma, o.min_factor, to_string(o.loss), o.label_smoothing, o.temperature,
       o.distill_weight, o.ema, o.augment.shift, o.augment.flip, o.augment.crop, o.seed,
       to_text(o.prune), to_text(o.regularize), to_text(job.thin), to_text(job.low_rank),
       qat_fingerprint(job), to_text(job.adapters), fmt::join(job.freeze, ";"), to_text(o.match),
-      o.norm_freeze, o.norm_batches);
+      o.norm_freeze, o.norm_batches, o.bfloat16);
 }
 
 std::function<void(const train::EpochRecord&)> epoch_log(const TrainJob& job,
@@ -455,7 +459,8 @@ fs::path checkpoint_of(const TrainJob& job) {
 TrainReport run_train(const TrainJob& given) {
   TrainJob job = given;
   resolve_adapters(job.adapters);
-  if (job.arch.empty() && is_language_model(job.model)) return run_llm_train(job);
+  const bool scratch = is_language_arch(job.arch);
+  if (scratch || (job.arch.empty() && is_language_model(job.model))) return run_llm_train(job);
   return TrainRun(job).run();
 }
 

@@ -29,7 +29,8 @@ namespace narrow {
 struct TrainJob {
   /// ONNX; the folder of a Hugging Face model or a GGUF file (train_llm.h); empty with `arch`.
   std::filesystem::path model;
-  std::string arch;  // a built-in description: train/networks.h
+  std::string arch;                 // a built-in description: train/networks.h, train_llm_arch.h
+  std::filesystem::path tokenizer;  // of a language model from scratch
   std::filesystem::path output;
   DataSpec data;
   std::optional<DataSpec> eval_data;  // empty: no metric while training

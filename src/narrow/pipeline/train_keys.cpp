@@ -55,6 +55,12 @@ void set_qat_real(TrainJob& job, const std::string& text) {
   job.options.qat.*kField = number<double>(text);
 }
 
+std::optional<bool> compute_from_string(std::string_view name) {
+  if (name == "float32") return false;
+  if (name == "bfloat16") return true;
+  return std::nullopt;
+}
+
 std::vector<std::string> words(const std::string& text) {
   std::istringstream in(text);
   std::vector<std::string> out;
@@ -143,6 +149,10 @@ constexpr TrainKey kKeys[] = {
     {"first_last", [](Job& j, const Text& t) { j.first_last = number<int>(t); }},
     {"norm_freeze", set_integer<&Options::norm_freeze>},
     {"norm_batches", set_integer<&Options::norm_batches>},
+    {"compute",
+     [](Job& j, const Text& t) {
+       j.options.bfloat16 = choice(compute_from_string, t, {"float32", "bfloat16"});
+     }},
     {"ema", set_real<&Options::ema>},
     {"patience", set_integer<&Options::patience>},
     {"shift", [](Job& j, const Text& t) { j.options.augment.shift = number<int64_t>(t); }},
@@ -154,8 +164,7 @@ constexpr TrainKey kKeys[] = {
        parse_qat(t);
        j.qat = t;
      }},
-    {"prune", [](Job& j, const Text& t) { j.options.prune = train::parse_prune(t); },
-     KeyForm::map},
+    {"prune", [](Job& j, const Text& t) { j.options.prune = train::parse_prune(t); }, KeyForm::map},
     {"regularize", [](Job& j, const Text& t) { j.options.regularize = train::parse_regularize(t); },
      KeyForm::map},
     {"thin", [](Job& j, const Text& t) { j.thin = train::parse_thin(t); }, KeyForm::map},

@@ -11,16 +11,19 @@
 #include "narrow/core/hash.h"
 #include "narrow/core/parallel.h"
 #include "narrow/evaluate/bench.h"
-#include "narrow/graph/op_table.h"
 #include "narrow/llm/architecture.h"
 #include "narrow/llm/language_model.h"
 #include "narrow/llm/perplexity.h"
 #include "narrow/pipeline/llm_folder.h"
 #include "narrow/pipeline/llm_onnx.h"
 #include "narrow/pipeline/llm_quantize.h"
+#include "narrow/pipeline/ranks.h"
 #include "narrow/pipeline/train_adapters.h"
+#include "narrow/pipeline/train_llm_arch.h"
 #include "narrow/pipeline/train_llm_blocks.h"
 #include "narrow/pipeline/train_llm_grids.h"
+#include "narrow/pipeline/train_llm_thin.h"
+#include "narrow/pipeline/train_prune.h"
 #include "narrow/pipeline/train_text.h"
 #include "narrow/train/library.h"
 #include "narrow/train/ranks.h"
@@ -43,20 +46,33 @@ llm::Checkpoint in_float(const llm::Checkpoint& model) {
   return model.with(tensors);
 }
 
+llm::Checkpoint source_of(const TrainJob& job) {
+  if (job.arch.empty()) return llm::Checkpoint::open(job.model);
+  return new_language_model(job.arch, job.tokenizer, job.options.seed);
+}
+
 class LlmTrainRun {
  public:
+  /// What only removes weights needs no libtorch.
   explicit LlmTrainRun(const TrainJob& job)
       : job_(job),
-        plugin_(train::load_plugin()),
-        source_(llm::Checkpoint::open(job.model)),
-        model_(in_float(source_)) {}
+        plugin_(job.options.epochs > 0 ? &train::load_plugin() : nullptr),
+        ranks_(plugin_ != nullptr ? join_ranks() : nullptr),
+        source_(source_of(job)),
+        model_(in_float(source_)) {
+    if (ranks_ == nullptr) return;
+    report_.rank = ranks_->rank();
+    report_.ranks = ranks_->size();
+  }
   TrainReport run();
 
  private:
   void check() const;
   void read_texts();
   void read_teacher();
+  void make_smaller();
   void plan();
+  void plan_masks();
   void plan_adapters();
   void hold_weights();
   AdapterNames adapter_names() const;
@@ -67,16 +83,18 @@ class LlmTrainRun {
   std::string fingerprint() const;
   TrainState start() const;
   void write(const llm::Checkpoint& trained) const;
+  void learn();
   void save(TrainState state);
   bool distills() const { return job_.options.loss != train::LossKind::cross_entropy; }
 
   const TrainJob& job_;
-  const train::Plugin& plugin_;
+  const train::Plugin* plugin_;
+  std::unique_ptr<train::Ranks> ranks_;
   llm::Checkpoint source_;
-  llm::Checkpoint model_;  // the same in float32
+  llm::Checkpoint model_;  // the same in float32; without what was removed
   LlmGrids grids_;
   int64_t context_ = 0;
-  std::unique_ptr<Dataset> data_;
+  std::shared_ptr<const Dataset> data_;
   std::vector<int32_t> eval_;
   llm::PerplexityOptions eval_options_;
   std::optional<llm::LanguageModel> teacher_model_;
@@ -92,13 +110,13 @@ void LlmTrainRun::check() const {
     throw Error(ErrorCode::unsupported, "an encoder predicts no next token",
                 "train decoders, or export the model as ONNX and train that");
   }
-  const bool removes = job_.options.prune.active() || job_.options.regularize.active() ||
-                       job_.thin.active || job_.low_rank.active;
-  if (train::rank_place() || removes || job_.options.epochs == 0) {
-    throw Error(ErrorCode::unsupported,
-                "language models are trained by one process, without --prune, --regularize, --thin "
-                "and --low-rank",
-                "start one process, and leave these out");
+  if (job_.low_rank.active) {
+    throw Error(ErrorCode::unsupported, "files of language models have no place for factors",
+                "leave --low-rank out, or train low-rank adapters with --lora");
+  }
+  if (job_.options.epochs == 0 && !job_.options.prune.active() && !job_.thin.active) {
+    throw Error(ErrorCode::invalid_argument, "0 epochs train nothing",
+                "give --epochs, or --prune or --thin");
   }
   if (job_.options.match.active()) {
     throw Error(ErrorCode::unsupported, "--match is for ONNX models",
@@ -114,7 +132,7 @@ void LlmTrainRun::check() const {
   }
   throw Error(ErrorCode::invalid_argument,
               "a folder of safetensors holds float numbers, not the codes that are trained",
-              "name the output .gguf, or .onnx for w4 and w8");
+              "name the output .gguf, or .onnx for w2 to w8");
 }
 
 void LlmTrainRun::read_texts() {
@@ -136,7 +154,8 @@ void LlmTrainRun::read_texts() {
     return ids;
   };
   data_ = packed_text(read(job_.data), context_);
-  if (!job_.eval_data) return;
+  // With several processes the first measures and writes.
+  if (!job_.eval_data || report_.rank != 0) return;
   const DataSpec& spec = *job_.eval_data;
   eval_ = read(spec);
   eval_options_.context = number_of(spec, "context", context_);
@@ -166,22 +185,36 @@ void LlmTrainRun::read_teacher() {
   teacher_ = std::make_unique<Session>(teacher_model_->make_session(graph, load));
 }
 
+void LlmTrainRun::make_smaller() {
+  if (!job_.thin.active) return;
+  ThinReport report;
+  model_ = thin_model(model_, job_.thin, {data_, plugin_, job_.options, context_}, report);
+  report_.thinned.push_back(std::move(report));
+  if (!eval_.empty()) report_.metric_thinned = metric_of(measure(model_));
+}
+
+/// Layers that lose weights: their zeros are codes of the grids.
+void LlmTrainRun::plan_masks() {
+  if (!job_.options.prune.active() && !job_.options.regularize.active()) return;
+  if (job_.adapters.active() || !job_.freeze.empty()) {
+    throw Error(ErrorCode::unsupported, "pruning changes all weights",
+                "leave --freeze and --lora out, or prune in a run of its own");
+  }
+  if (grids_.format != nullptr) {
+    throw Error(ErrorCode::unsupported,
+                fmt::format("not all blocks of {} hold zeros", grids_.format->name),
+                "prune on w2 to w8, or in float");
+  }
+  plan_pruning(plan_, job_.options);
+}
+
 void LlmTrainRun::plan() {
-  llm::GraphOptions options;
-  options.capacity = context_;
-  options.activations = llm::Activations::real;
-  plan_.graph = llm::build_graph(model_, options);
-  infer_shapes(plan_.graph);
-  plan_.sequences = true;
-  plan_.output = "logits";
+  plan_ = plan_of(model_, context_);
   add_grids(grids_, model_, plan_);
   if (const int64_t taken = take_file_grids(source_, job_.options.qat, plan_); taken > 0) {
     report_.notes.push_back(fmt::format("{} matrices begin with the file's codes", taken));
   }
-  for (const llm::CheckpointTensor& t : model_.tensors()) {
-    if (t.difference == llm::Difference::computed || !plan_.graph.find_value(t.name)) continue;
-    plan_.parameters.push_back(t.name);
-  }
+  plan_masks();
   freeze(job_.freeze, plan_);
   plan_adapters();
   hold_file_blocks(source_, plan_, held_);
@@ -197,10 +230,10 @@ void LlmTrainRun::plan() {
 /// As PEFT names the modules of Hugging Face's model.
 AdapterNames LlmTrainRun::adapter_names() const {
   AdapterNames names;
-  const llm::Architecture& row = *llm::find_architecture(source_.config().architecture);
+  const llm::Architecture& row = *llm::find_architecture(model_.config().architecture);
   const std::string_view prefix = row.prefixes.front();
   for (const auto& [weight, adapter] : plan_.adapters) {
-    std::string name = source_.at(weight).hf_name;
+    std::string name = model_.at(weight).hf_name;
     const bool whole = name.starts_with(prefix) || weight == "output.weight";
     if (!whole) name = std::string(prefix) + name;
     names[weight] = name.substr(0, name.rfind(".weight"));
@@ -288,15 +321,17 @@ std::string LlmTrainRun::fingerprint() const {
     hash.add(x.raw(), x.bytes());
   }
   hash.add_text(data_->fingerprint());
-  hash.add_text(options_text(job_));
+  hash.add_text(options_text(job_, report_.ranks));
   hash.add_text(job_.teacher.string());
-  hash.add_text(plugin_.torch_version);
+  hash.add_text(job_.arch);
+  hash.add_text(report_.torch_version);
   return hash.hex();
 }
 
 train::TrainHooks LlmTrainRun::hooks() {
   train::TrainHooks hooks;
-  hooks.progress = job_.progress;
+  hooks.ranks = ranks_.get();
+  if (report_.rank == 0) hooks.progress = job_.progress;
   hooks.smaller_is_better = true;
   if (!eval_.empty()) {
     hooks.evaluate = [this](const TrainState& s) { return metric_of(measure(exported(s))); };
@@ -308,7 +343,7 @@ train::TrainHooks LlmTrainRun::hooks() {
       return teacher_->run(ordered);
     };
   }
-  hooks.epoch = epoch_log(job_);
+  if (report_.rank == 0) hooks.epoch = epoch_log(job_);
   return hooks;
 }
 
@@ -337,7 +372,7 @@ void LlmTrainRun::write(const llm::Checkpoint& trained) const {
   }
   if (extension == ".onnx") {
     LlmOnnxJob job{.model = job_.model, .weights = trained, .output = job_.output};
-    if (grids_.bits > 0) job.format = grids_.bits <= 4 ? "w4g32" : "w8g32";
+    if (grids_.bits > 0) job.format = fmt::format("w{}g{}", grids_.bits <= 4 ? 4 : 8, grids_.group);
     job.requantize = true;
     job.threads = job_.options.threads;
     run_llm_onnx(job);
@@ -366,11 +401,32 @@ void LlmTrainRun::save(TrainState state) {
     // What counts is the file, as others will read it; an ONNX file has the same values.
     const bool readable = !apart && job_.output.extension() != ".onnx";
     if (readable && !eval_.empty()) trained = llm::Checkpoint::open(job_.output);
+    if (job_.options.prune.active()) {
+      report_.prune = measure_pruned({in_float(source_), exported(start()), trained}, job_.output,
+                                     plan_.prune, to_text(job_.options.prune));
+    }
   }
   if (eval_.empty()) return;
   const llm::PerplexityResult r = measure(trained);
   report_.metric = metric_of(r);
   report_.perplexity = r.perplexity.mean;
+}
+
+void LlmTrainRun::learn() {
+  train::CheckpointPlace place;
+  const fs::path& beside = job_.output.empty() ? job_.adapters.output : job_.output;
+  place.path = job_.checkpoint.empty() ? beside.string() + ".training" : job_.checkpoint.string();
+  place.fingerprint = fingerprint();
+  place.resume = job_.resume;
+  place.every_steps = job_.checkpoint_steps;
+  train::TrainResult result = plugin_->train(plan_, *data_, job_.options, hooks(), place);
+  if (report_.rank == 0) {
+    save(std::move(result.state));
+    std::error_code ignored;
+    if (job_.checkpoint.empty()) fs::remove(place.path, ignored);
+  }
+  report_.best_epoch = result.best_epoch;
+  report_.epochs = std::move(result.epochs);
 }
 
 TrainReport LlmTrainRun::run() {
@@ -381,29 +437,29 @@ TrainReport LlmTrainRun::run() {
   if (!job_.qat.empty()) grids_ = parse_llm_grids(job_.qat);
   check();
   read_texts();
-  read_teacher();
-  plan();
-  report_.model = job_.model.string();
+  report_.model = job_.arch.empty() ? job_.model.string() : job_.arch;
   report_.output = job_.output.string();
   report_.qat = job_.qat;
-  report_.torch_version = plugin_.torch_version;
+  if (plugin_ != nullptr) report_.torch_version = plugin_->torch_version;
   report_.samples = data_->size();
   report_.metric_name = distills() ? "kl" : "perplexity";
-  if (!eval_.empty()) {
-    if (!distills()) report_.metric_before = metric_of(measure(model_));
-    if (!job_.qat.empty()) report_.metric_ptq = metric_of(measure(exported(start())));
+  // What a teacher's metric is before anything is done to the model is known: 0.
+  if (!eval_.empty() && !distills() && job_.arch.empty()) {
+    report_.metric_before = metric_of(measure(model_));
   }
-  train::CheckpointPlace place;
-  const fs::path& beside = job_.output.empty() ? job_.adapters.output : job_.output;
-  place.path = job_.checkpoint.empty() ? beside.string() + ".training" : job_.checkpoint.string();
-  place.fingerprint = fingerprint();
-  place.resume = job_.resume;
-  train::TrainResult result = plugin_.train(plan_, *data_, job_.options, hooks(), place);
-  save(std::move(result.state));
-  std::error_code ignored;
-  if (job_.checkpoint.empty()) fs::remove(place.path, ignored);
-  report_.best_epoch = result.best_epoch;
-  report_.epochs = std::move(result.epochs);
+  read_teacher();
+  make_smaller();
+  plan();
+  if (!eval_.empty() && !job_.qat.empty()) {
+    report_.metric_ptq = metric_of(measure(exported(start())));
+  }
+  if (job_.options.epochs > 0) {
+    learn();
+  } else {
+    TrainState state = start();
+    prune_at_once(plan_, job_.options, state);
+    save(std::move(state));
+  }
   report_.seconds = seconds_since(begin);
   report_.peak_rss_bytes = peak_rss_bytes();
   return std::move(report_);
@@ -415,7 +471,9 @@ TrainReport run_llm_train(const TrainJob& job) {
   try {
     return LlmTrainRun(job).run();
   } catch (Error& e) {
-    if (e.code() != ErrorCode::cancelled) e.add_context(job.model.string());
+    if (e.code() != ErrorCode::cancelled) {
+      e.add_context(job.arch.empty() ? job.model.string() : job.arch);
+    }
     throw;
   }
 }

@@ -7,6 +7,8 @@
 
 #include "narrow/core/error.h"
 #include "narrow/core/half.h"
+#include "narrow/graph/op_table.h"
+#include "narrow/llm/architectures/build.h"
 #include "narrow/pipeline/llm_quantize.h"
 #include "narrow/pipeline/weight_source.h"
 #include "narrow/ptq/rtn/rtn.h"
@@ -15,12 +17,14 @@
 namespace narrow {
 namespace {
 
-constexpr int64_t kGroup = 32;
+constexpr int64_t kGroup = 32;  // of the blocks of files, and of what is rounded for each token
+constexpr int64_t kGroups[] = {32, 64, 128, 256};
 constexpr int kEndBits = 8;  // of the embedding and the output matrix
 
 [[noreturn]] void unknown_grids(std::string_view text) {
   throw Error(ErrorCode::invalid_argument, fmt::format("'{}' names no grids to train on", text),
-              "write w2 to w8 (groups of 32), or a format of GGUF files such as q4_0 or q4_k_m; "
+              "write w2 to w8 (groups of 32) or w4g128 (of 64, 128, 256), or a format of GGUF "
+              "files such as q4_0 or q4_k_m; "
               "behind it a8 and +kv8 where these are wanted too");
 }
 
@@ -45,12 +49,12 @@ ValueId matrix_of(const Graph& graph, const Node& node) {
   return plain && graph.value(before->input(0)).is_constant() ? before->input(0) : kNoId;
 }
 
-Scheme scheme_of(int bits) {
+Scheme scheme_of(int bits, int64_t group) {
   Scheme s;
   s.bits = bits;
   s.granularity = Granularity::per_group;
   s.axis = 1;
-  s.group_size = kGroup;
+  s.group_size = group;
   s.scale_type = ScaleType::float16;
   return s;
 }
@@ -59,20 +63,22 @@ std::string refusal(const llm::CheckpointTensor& t, int64_t block) {
   return fmt::format("'{}' has rows of {}, not of whole groups of {}", t.name, t.columns(), block);
 }
 
-void add_uniform(int bits, const llm::Checkpoint& model, train::TrainPlan& plan) {
+void add_uniform(const LlmGrids& grids, const llm::Checkpoint& model, train::TrainPlan& plan) {
   std::string refused;
   for (const llm::CheckpointTensor& t : model.tensors()) {
     const auto id = plan.graph.find_value(t.name);
     if (!id || t.dims.size() != 2 || t.name == "position_embd.weight") continue;
-    if (t.columns() % kGroup != 0) {
-      refused += (refused.empty() ? "" : ", ") + refusal(t, kGroup);
+    if (t.columns() % grids.group != 0) {
+      refused += (refused.empty() ? "" : ", ") + refusal(t, grids.group);
       continue;
     }
-    const Scheme scheme = scheme_of(is_end(t.name) ? std::max(bits, kEndBits) : bits);
+    const int bits = is_end(t.name) ? std::max(grids.bits, kEndBits) : grids.bits;
+    const Scheme scheme = scheme_of(bits, grids.group);
     plan.weights[t.name] = weight_params(*plan.graph.constant(*id), scheme);
   }
   if (refused.empty()) return;
-  throw Error(ErrorCode::invalid_argument, refused, "train it in float");
+  throw Error(ErrorCode::invalid_argument, refused,
+              grids.group > kGroup ? "choose smaller groups" : "train it in float");
 }
 
 void add_format(const FileFormat& format, const llm::Checkpoint& model, train::TrainPlan& plan) {
@@ -119,7 +125,9 @@ LlmGrids parse_llm_grids(std::string_view text) {
   out.kv8 = take_end(rest, "kv8");
   out.a8 = take_end(rest, "a8");
   if (rest.starts_with('w')) {
-    take_end(rest, "g32");
+    for (const int64_t group : kGroups) {
+      if (take_end(rest, fmt::format("g{}", group))) out.group = group;
+    }
     if (rest.size() != 2 || rest[1] < '2' || rest[1] > '8') unknown_grids(text);
     out.bits = rest[1] - '0';
     return out;
@@ -132,8 +140,24 @@ LlmGrids parse_llm_grids(std::string_view text) {
   return out;
 }
 
+train::TrainPlan plan_of(const llm::Checkpoint& model, int64_t context) {
+  llm::GraphOptions options;
+  options.capacity = context;
+  options.activations = llm::Activations::real;
+  train::TrainPlan plan;
+  plan.graph = llm::build_graph(model, options);
+  infer_shapes(plan.graph);
+  plan.sequences = true;
+  plan.output = "logits";
+  for (const llm::CheckpointTensor& t : model.tensors()) {
+    if (t.difference == llm::Difference::computed || !plan.graph.find_value(t.name)) continue;
+    plan.parameters.push_back(t.name);
+  }
+  return plan;
+}
+
 void add_grids(const LlmGrids& grids, const llm::Checkpoint& model, train::TrainPlan& plan) {
-  if (grids.bits > 0) add_uniform(grids.bits, model, plan);
+  if (grids.bits > 0) add_uniform(grids, model, plan);
   if (grids.format != nullptr) add_format(*grids.format, model, plan);
   add_dynamic(grids, model, plan);
 }
@@ -145,12 +169,13 @@ llm::TensorInMemory as_blocks(const Tensor& weights, const QuantParams& params) 
   const float* scales = params.scale.data<float>().data();
   const int64_t rows = weights.dim(0);
   const int64_t columns = weights.dim(1);
+  const auto blocks_of_group = static_cast<size_t>(params.scheme.group_size / kGroup);
   llm::TensorInMemory out{
       type, Tensor(DType::uint8, {rows, static_cast<int64_t>(row_bytes(type, columns))})};
   std::byte* to = out.data.mutable_raw();
   for (size_t block = 0; block < codes.size() / kGroup; ++block) {
     const int64_t* q = codes.data() + block * kGroup;
-    const Half scale = to_half(scales[block]);
+    const Half scale = to_half(scales[block / blocks_of_group]);
     std::memcpy(to, &scale, sizeof scale);
     to += sizeof scale;
     if (type == BlockType::q8_0) {

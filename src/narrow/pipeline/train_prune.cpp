@@ -8,6 +8,7 @@
 #include "narrow/data/deflate.h"
 #include "narrow/evaluate/bench.h"
 #include "narrow/formats/onnx/onnx.h"
+#include "narrow/llm/speed.h"
 
 namespace narrow {
 namespace {
@@ -43,6 +44,28 @@ Sizes sizes_of(const Graph& graph) {
     if (x.defined()) all.insert(all.end(), x.raw(), x.raw() + x.bytes());
   }
   return {all.size(), deflated_bytes(all)};
+}
+
+/// Of a model that was never a file of this form: its weights as float32.
+Sizes sizes_of(const llm::Checkpoint& model) {
+  Sizes sizes;
+  for (const llm::CheckpointTensor& t : model.tensors()) {
+    const Tensor x = model.read(t.name, llm::RowOrder::stored);
+    sizes.bytes += x.bytes();
+    sizes.deflated += deflated_bytes({x.raw(), x.bytes()});
+  }
+  return sizes;
+}
+
+/// Of a new token.
+double microseconds(const llm::Checkpoint& model) {
+  llm::SpeedOptions o;
+  o.prompt_tokens = std::min<int64_t>(16, model.config().context / 2);
+  o.new_tokens = std::min<int64_t>(16, model.config().context / 2);
+  o.decoder.capacity = o.prompt_tokens + o.new_tokens;
+  o.decoder.threads = 1;
+  constexpr double kMicro = 1e6;
+  return kMicro / llm::measure_speed(llm::LanguageModel(model), o).decode_tokens_per_second;
 }
 
 double microseconds(const Graph& graph) {
@@ -88,6 +111,30 @@ PruneReport measure_pruned(const PruneFiles& files, const Graph& original, const
   report.float_us = microseconds(original);
   report.before_us = microseconds(before);
   report.after_us = microseconds(after);
+  return report;
+}
+
+PruneReport measure_pruned(const PrunedModels& models, const std::filesystem::path& output,
+                           const std::vector<train::PruneTarget>& targets,
+                           const std::string& what) {
+  PruneReport report;
+  report.prune = what;
+  report.sample = "a new token";
+  for (const train::PruneTarget& target : targets) {
+    const Tensor x = models.after.read(target.weights, llm::RowOrder::stored);
+    report.layers.push_back(
+        {target.node, "MatMul", x.elements(), std::ranges::count(x.data<float>(), 0.0F)});
+  }
+  const bool folder = std::filesystem::is_directory(output);
+  const Sizes source = sizes_of(models.original);
+  const Sizes written = sizes_of(folder ? output / "model.safetensors" : output);
+  report.float_bytes = source.bytes;
+  report.float_deflated = source.deflated;
+  report.bytes = written.bytes;
+  report.deflated = written.deflated;
+  report.float_us = microseconds(models.original);
+  report.before_us = microseconds(models.before);
+  report.after_us = microseconds(models.after);
   return report;
 }
 

@@ -4,8 +4,11 @@
 #pragma once
 
 #include <filesystem>
+#include <string>
+#include <vector>
 
 #include "narrow/graph/graph.h"
+#include "narrow/llm/checkpoint.h"
 #include "narrow/report/prune_report.h"
 #include "narrow/train/trainer.h"
 
@@ -26,5 +29,15 @@ struct PruneFiles {
 /// written without pruning, `original` the float model.
 PruneReport measure_pruned(const PruneFiles& files, const Graph& original, const Graph& before,
                            const std::string& what);
+
+/// Of a language model: the float one, the one that would have been written without pruning, the
+/// one that was.
+struct PrunedModels {
+  const llm::Checkpoint& original;
+  const llm::Checkpoint& before;
+  const llm::Checkpoint& after;
+};
+PruneReport measure_pruned(const PrunedModels& models, const std::filesystem::path& output,
+                           const std::vector<train::PruneTarget>& targets, const std::string& what);
 
 }  // namespace narrow

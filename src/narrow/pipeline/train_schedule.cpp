@@ -69,7 +69,8 @@ std::string list_text(std::string_view source, const YamlNode& list, const std::
 
 std::string value_text(std::string_view source, const YamlNode& value, const std::string& key) {
   const KeyForm form = train_key_form(key);
-  if (value.kind == YamlNode::Kind::map && form == KeyForm::map) return map_text(source, value, key);
+  if (value.kind == YamlNode::Kind::map && form == KeyForm::map)
+    return map_text(source, value, key);
   if (value.kind == YamlNode::Kind::sequence && form == KeyForm::list) {
     return list_text(source, value, key);
   }

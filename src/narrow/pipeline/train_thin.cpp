@@ -40,37 +40,15 @@ void measure(const Graph& before, const Graph& after, ThinReport& report) {
   }
 }
 
-/// Gradients of the mean loss over some samples: what one step of plain descent, with a rate of 1,
-/// takes off the weights.
+/// Of a network of filters.
 std::map<std::string, Tensor> gradients_of(const Graph& graph, const Dataset& data,
                                            const ThinSource& source) {
-  if (source.plugin == nullptr) {
-    throw Error(ErrorCode::invalid_argument, "thin: gradients need training", "give --epochs");
-  }
   if (source.options.loss != train::LossKind::cross_entropy) {
     throw Error(ErrorCode::invalid_argument, "thin: gradients are those of --loss cross_entropy",
                 "rank by l1 or apoz");
   }
-  train::TrainPlan plan{.graph = graph, .parameters = train::trainable_parameters(graph)};
-  train::TrainOptions o;
-  o.epochs = 1;
-  o.batch = source.options.batch;
-  o.accumulate = (data.size() + o.batch - 1) / o.batch;
-  o.optimizer = train::OptimizerKind::sgd;
-  o.momentum = 0;
-  o.lr = 1;
-  o.threads = source.options.threads;
-  const train::TrainState state = source.plugin->train(plan, data, o, {}, {}).state;
-  std::map<std::string, Tensor> gradients;
-  for (const std::string& name : plan.parameters) {
-    const Tensor& before = *graph.constant(*graph.find_value(name));
-    Tensor g = state.parameters.at(name).clone();
-    const auto w = before.data<float>();
-    const auto out = g.mutable_data<float>();
-    for (size_t i = 0; i < w.size(); ++i) out[i] = w[i] - out[i];
-    gradients[name] = g;
-  }
-  return gradients;
+  const train::TrainPlan plan{.graph = graph, .parameters = train::trainable_parameters(graph)};
+  return mean_gradients(plan, data, source.plugin, source.options);
 }
 
 /// The share of values behind Relu that are not zero, by channel class.
@@ -221,7 +199,40 @@ std::vector<ThinnedLayers> describe(const std::vector<FilterGroup>& groups,
 
 }  // namespace
 
+/// What one step of plain descent, with a rate of 1, takes off the weights.
+std::map<std::string, Tensor> mean_gradients(const train::TrainPlan& plan, const Dataset& data,
+                                             const train::Plugin* plugin,
+                                             const train::TrainOptions& options) {
+  if (plugin == nullptr) {
+    throw Error(ErrorCode::invalid_argument, "thin: gradients need training", "give --epochs");
+  }
+  train::TrainOptions o;
+  o.epochs = 1;
+  o.batch = options.batch;
+  o.accumulate = (data.size() + o.batch - 1) / o.batch;
+  o.optimizer = train::OptimizerKind::sgd;
+  o.momentum = 0;
+  o.lr = 1;
+  o.threads = options.threads;
+  const train::TrainState state = plugin->train(plan, data, o, {}, {}).state;
+  std::map<std::string, Tensor> gradients;
+  for (const std::string& name : plan.parameters) {
+    const Tensor& before = *plan.graph.constant(*plan.graph.find_value(name));
+    Tensor g = state.parameters.at(name).clone();
+    const auto w = before.data<float>();
+    const auto out = g.mutable_data<float>();
+    for (size_t i = 0; i < w.size(); ++i) out[i] = w[i] - out[i];
+    gradients[name] = g;
+  }
+  return gradients;
+}
+
 ThinReport thin_graph(Graph& graph, const train::ThinOptions& thin, const ThinSource& source) {
+  if (thin.of_language_model()) {
+    throw Error(ErrorCode::invalid_argument,
+                "thin: heads, kv_heads, ff and blocks are parts of language models",
+                "give ratio=SHARE or macs=SHARE");
+  }
   const Channels channels(graph);
   const auto groups = filter_groups(graph, channels, thin.layers, thin.except);
   if (groups.empty()) {

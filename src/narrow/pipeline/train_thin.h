@@ -3,7 +3,9 @@
 // removed, layers factored. Internal to pipeline/.
 #pragma once
 
+#include <map>
 #include <memory>
+#include <string>
 
 #include "narrow/data/dataset.h"
 #include "narrow/graph/graph.h"
@@ -21,6 +23,12 @@ struct ThinSource {
   const train::Plugin* plugin = nullptr;  // gradients; may be absent for l1 and apoz
   train::TrainOptions options;            // of the run
 };
+
+/// Gradients of the mean loss over all of `data`, by parameter. Throws invalid_argument without a
+/// plugin.
+std::map<std::string, Tensor> mean_gradients(const train::TrainPlan& plan, const Dataset& data,
+                                             const train::Plugin* plugin,
+                                             const train::TrainOptions& options);
 
 /// Removes filters, measures both networks. Throws invalid_argument where nothing can be removed or
 /// the multiply-adds asked for cannot be reached, internal where the thinned network computes

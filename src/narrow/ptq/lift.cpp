@@ -29,9 +29,9 @@ int used_bits(int64_t low, int64_t high, DType type) {
 }
 
 bool same_grid(const QuantParams& a, const QuantParams& b) {
-  const bool zeros = a.zero_point.defined() ? b.zero_point.defined() &&
-                                                  identical(a.zero_point, b.zero_point)
-                                            : !b.zero_point.defined();
+  const bool zeros = a.zero_point.defined()
+                         ? b.zero_point.defined() && identical(a.zero_point, b.zero_point)
+                         : !b.zero_point.defined();
   return a.scheme == b.scheme && identical(a.scale, b.scale) && zeros;
 }
 
@@ -81,8 +81,7 @@ class Lifter {
   };
 
   [[noreturn]] void refuse(ValueId id, const std::string& what) const {
-    throw Error(ErrorCode::corrupt_data,
-                fmt::format("'{}': {}", out_.file.value(id).name, what));
+    throw Error(ErrorCode::corrupt_data, fmt::format("'{}': {}", out_.file.value(id).name, what));
   }
 
   /// An initializer that nodes besides these read becomes a copy for these.
@@ -93,8 +92,8 @@ class Lifter {
     const bool alone = std::all_of(uses.begin(), uses.end(),
                                    [&](const Use& use) { return nodes.contains(use.node); });
     if (alone && !file.value(id).is_output) return id;
-    const ValueId copy = file.add_initializer(file.unique_name(file.value(id).name),
-                                              file.value(id).constant);
+    const ValueId copy =
+        file.add_initializer(file.unique_name(file.value(id).name), file.value(id).constant);
     for (const Use& use : uses) {
       if (nodes.contains(use.node)) file.set_input(use.node, static_cast<size_t>(use.index), copy);
     }
@@ -132,8 +131,7 @@ class Lifter {
     scheme.is_signed = is_signed_integer(grid.code_dtype);
     scheme.bits = used_bits(low, high, grid.code_dtype);
     const bool shifted = std::any_of(zeros.begin(), zeros.end(), [](int32_t z) { return z != 0; });
-    scheme.symmetry =
-        shifted || !scheme.is_signed ? Symmetry::asymmetric : Symmetry::symmetric;
+    scheme.symmetry = shifted || !scheme.is_signed ? Symmetry::asymmetric : Symmetry::symmetric;
     if (scheme.symmetry == Symmetry::asymmetric) {
       params.zero_point = Tensor::vector(zeros).reshaped(shape);
     }
@@ -167,8 +165,13 @@ class Lifter {
     Constant constant;
     constant.is_bias = bias;
     LiftedWeight& w = constant.weight;
-    w = {.params = {}, .node = "", .input = "", .real = real, .codes = grid->codes,
-         .scale = grid->scale, .zero_point = grid->zero_point};
+    w = {.params = {},
+         .node = "",
+         .input = "",
+         .real = real,
+         .codes = grid->codes,
+         .scale = grid->scale,
+         .zero_point = grid->zero_point};
     const std::vector<int64_t> values = codes.to_ints();
     if (bias) {
       constant.real = real_bias(*grid, values, codes.dims());
@@ -221,8 +224,8 @@ class Lifter {
     }
     if (pair.dequantize.empty() || outputs > 1) return;
     LiftedActivation& a = pair.activation;
-    a.params = params_of(*grid, {}, {}, integer_min(grid->code_dtype),
-                         integer_max(grid->code_dtype));
+    a.params =
+        params_of(*grid, {}, {}, integer_min(grid->code_dtype), integer_max(grid->code_dtype));
     a.params.scheme.narrow_range = false;
     take_numbers(*grid, pair);
     take_clip(pair);
@@ -244,9 +247,9 @@ class Lifter {
     a.scale = grid.scale;
     a.zero_point = grid.zero_point;
     if (a.zero_point == kNoId) {
-      a.zero_point = file.add_initializer(
-          file.unique_name(file.value(grid.codes).name + "_zero_point"),
-          Tensor(grid.code_dtype, file.constant(grid.scale)->dims()));
+      a.zero_point =
+          file.add_initializer(file.unique_name(file.value(grid.codes).name + "_zero_point"),
+                               Tensor(grid.code_dtype, file.constant(grid.scale)->dims()));
     }
     std::set<NodeId> nodes(pair.dequantize.begin(), pair.dequantize.end());
     nodes.insert(pair.quantize);
@@ -380,7 +383,8 @@ class Lifter {
       }
     };
     std::map<ValueId, std::string> by_scale;
-    for (auto& [name, a] : out_.activations) a.group = by_scale.emplace(a.scale, name).first->second;
+    for (auto& [name, a] : out_.activations)
+      a.group = by_scale.emplace(a.scale, name).first->second;
     const Graph& g = out_.graph;
     for (const NodeId id : g.nodes()) {
       const Node& node = g.node(id);

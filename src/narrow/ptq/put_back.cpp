@@ -58,8 +58,7 @@ class Returner {
   }
   const QuantParams& activation_of(const std::string& name) const {
     const auto found = state_.activations.find(name);
-    return found != state_.activations.end() ? found->second
-                                             : lifted_.activations.at(name).params;
+    return found != state_.activations.end() ? found->second : lifted_.activations.at(name).params;
   }
 
   /// The tensor in the type and shape of what it replaces.
@@ -106,8 +105,8 @@ class Returner {
     const bool same_input = identical(input, lifted_.activations.at(w.input).params.scale);
     if (same_value && same_input && same_scale(bias.weights)) return;
     try {
-      const BiasResult rounded = round_bias(value, input.item<float>(), value_of(bias.weights),
-                                            weights_.at(bias.weights));
+      const BiasResult rounded =
+          round_bias(value, input.item<float>(), value_of(bias.weights), weights_.at(bias.weights));
       put_codes(bias.codes, rounded.bias.codes);
       put_scale(bias.scale, rounded.bias.params.scale);
     } catch (Error& e) {
@@ -147,8 +146,8 @@ class Returner {
     if (grid.scheme.bits > kByte) return;  // runs in float
     const std::vector<int32_t> zeros = zero_points_of(grid);
     const CodeRange codes{grid.scheme.qmin(), grid.scheme.qmax(), zeros.empty() ? 0 : zeros[0]};
-    const OverflowProof proof = prove_accumulators(
-        weights.codes, zero_points_of(weights.params), codes, {}, w.channel_axis);
+    const OverflowProof proof = prove_accumulators(weights.codes, zero_points_of(weights.params),
+                                                   codes, {}, w.channel_axis);
     // Biases have the other half.
     constexpr int64_t kHalf = int64_t{1} << 30;
     if (proof.min >= -kHalf && proof.max <= kHalf) return;

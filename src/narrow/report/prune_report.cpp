@@ -70,7 +70,7 @@ std::string to_text(const PruneReport& r) {
       "{:.3f} of that compressed)\n",
       format_bytes(r.bytes), share(r.bytes, r.float_bytes), format_bytes(r.deflated),
       share(r.deflated, r.float_bytes), share(r.deflated, r.float_deflated));
-  out += fmt::format("one sample   {} (before {}, float {}), one thread\n",
+  out += fmt::format("{:<12} {} (before {}, float {}), one thread\n", r.sample,
                      format_microseconds(r.after_us), format_microseconds(r.before_us),
                      format_microseconds(r.float_us));
   return out + speed_remark(r) + "\n";

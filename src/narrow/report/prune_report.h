@@ -17,9 +17,10 @@ struct PruneReport {
   uint64_t float_deflated = 0;
   uint64_t bytes = 0;  // ... and what was written
   uint64_t deflated = 0;
-  double float_us = 0;   // median of a run, one sample, one thread: of the float model,
-  double before_us = 0;  // of the model that is written, before anything was removed,
-  double after_us = 0;   // and of the file
+  std::string sample = "one sample";  // or "a new token", of a language model
+  double float_us = 0;                // median of a run of it, one thread: of the float model,
+  double before_us = 0;               // of the model that is written, before anything was removed,
+  double after_us = 0;                // and of the file
 
   bool empty() const { return layers.empty(); }
 };

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,14 @@ struct ThinnedLayers {
   int64_t after = 0;
 };
 
+/// Of a language model in float, one thread: tokens of a prompt that are read in a second, and new
+/// ones.
+struct ModelSpeed {
+  int64_t parameters = 0;
+  double prompt_tokens_per_second = 0;
+  double new_tokens_per_second = 0;
+};
+
 struct ThinReport {
   std::string how;        // as asked for
   double difference = 0;  // of the thinned to the masked network, relative to the largest output
@@ -24,6 +33,9 @@ struct ThinReport {
   int64_t macs_after = 0;
   double before_us = 0;  // median of a run, one sample, one thread, in float
   double after_us = 0;
+  // In place of multiply-adds and times.
+  std::optional<ModelSpeed> model_before;
+  std::optional<ModelSpeed> model_after;
   std::vector<ThinnedLayers> groups;
   std::vector<train::Factored> factored;
 };

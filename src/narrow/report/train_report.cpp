@@ -16,6 +16,7 @@ std::string to_json(const TrainReport& r) {
   };
   j["metric_name"] = r.metric_name;
   put("metric_before", r.metric_before);
+  put("metric_thinned", r.metric_thinned);
   put("metric_ptq", r.metric_ptq);
   put("metric", r.metric);
   put("perplexity", r.perplexity);
@@ -45,6 +46,7 @@ std::string to_text(const TrainReport& r) {
   };
   const std::string& name = r.metric_name;
   if (r.metric_before) out += fmt::format("{} before   {}\n", name, shown(*r.metric_before));
+  if (r.metric_thinned) out += fmt::format("{} smaller  {}\n", name, shown(*r.metric_thinned));
   if (r.metric_ptq) out += fmt::format("{} {} untrained {}\n", name, r.qat, shown(*r.metric_ptq));
   if (r.metric) {
     out += fmt::format("{} of the file {}, epoch {} being the best\n", name, shown(*r.metric),

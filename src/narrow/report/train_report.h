@@ -22,11 +22,12 @@ struct TrainReport {
   int ranks = 1;  // processes
   int64_t samples = 0;
   int64_t parameters = 0;
-  std::string metric_name = "top1";     // or "perplexity", "kl"
-  std::optional<double> metric_before;  // of the float model that came in
-  std::optional<double> metric_ptq;     // quantized on the same grids without training
-  std::optional<double> metric;         // of what was written
-  std::optional<double> perplexity;     // of a language model that was written
+  std::string metric_name = "top1";      // or "perplexity", "kl"
+  std::optional<double> metric_before;   // of the float model that came in
+  std::optional<double> metric_thinned;  // of a language model that lost parts, untrained
+  std::optional<double> metric_ptq;      // quantized on the same grids without training
+  std::optional<double> metric;          // of what was written
+  std::optional<double> perplexity;      // of a language model that was written
   std::vector<std::string> notes;
   int64_t best_epoch = 0;
   std::vector<train::EpochRecord> epochs;

@@ -9,6 +9,7 @@
 #include <set>
 #include <span>
 
+#include "narrow/core/cpu.h"
 #include "narrow/core/error.h"
 
 namespace narrow::train {
@@ -94,6 +95,10 @@ void check_options(const TrainOptions& o) {
   check("patience", static_cast<double>(o.patience), 0, kMany);
   check("shift", static_cast<double>(o.augment.shift), 0, 1e3);
   check("crop", static_cast<double>(o.augment.crop), 0, 1e3);
+  if (o.bfloat16 && !cpu_multiplies_bfloat16()) {
+    throw Error(ErrorCode::unsupported, "this CPU does not multiply bfloat16 numbers",
+                "train in float32, or where the CPU has AVX-512 BF16 or AMX");
+  }
   check_options(o.qat);
   check_options(o.prune, o.epochs);
 }

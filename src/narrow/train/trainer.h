@@ -85,6 +85,7 @@ struct TrainOptions {
   MatchOptions match;
   PruneOptions prune;
   RegularizeOptions regularize;
+  bool bfloat16 = false;  // operands of convolutions and matrix products; all else is float32
   uint64_t seed = 1;
   int threads = 0;  // 0: all CPUs of the affinity mask
 };

@@ -21,6 +21,9 @@ constexpr size_t kMaxShapes = 16;
 void* const kNoMemory = nullptr;
 
 dnnl::cpu_isa isa_cap() {
+  // The best one that narrow knows is no cap: oneDNN knows more, bfloat16 for one, which a training
+  // library in this process shares.
+  if (active_isa() == supported_isas().front()) return dnnl::cpu_isa::all;
   switch (active_isa()) {
     case Isa::scalar:
       return dnnl::cpu_isa::sse41;  // the lowest that oneDNN offers

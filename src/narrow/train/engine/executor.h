@@ -30,6 +30,7 @@ struct RunMode {
   bool batch_statistics = false;
   /// The batch's share in what the running ones become; below 0: that of the node.
   double statistics_share = -1;
+  bool bfloat16 = false;   // operands of products; sums and all else stay float32
   Ranks* ranks = nullptr;  // with whom statistics of a batch are shared; nullptr: nobody
 };
 

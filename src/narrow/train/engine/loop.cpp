@@ -157,7 +157,8 @@ TakenBatch Trainer::take(std::span<const int64_t> indices, const Augmentation& h
 
 torch::Tensor Trainer::loss_of(const TakenBatch& batch, int64_t epoch) {
   const bool moves = options_.norm_freeze == 0 || epoch <= options_.norm_freeze;
-  torch::Tensor loss = loss_(executor_.run(batch.inputs, {true, moves, -1, hooks_.ranks}), batch);
+  torch::Tensor loss =
+      loss_(executor_.run(batch.inputs, {true, moves, -1, options_.bfloat16, hooks_.ranks}), batch);
   for (const auto& method : methods_) {
     const torch::Tensor penalty = method->penalty();
     if (penalty.defined()) loss = loss + penalty;
@@ -337,7 +338,8 @@ void Trainer::reestimate_norms(int64_t epoch) {
     const auto [begin, end] = own_part(std::min(whole_batch_, samples_ - first));
     const TakenBatch batch =
         take({order.data() + first + begin, static_cast<size_t>(end - begin)}, {}, 0);
-    executor_.run(batch.inputs, {false, true, 1 / static_cast<double>(i + 1), hooks_.ranks});
+    executor_.run(batch.inputs,
+                  {false, true, 1 / static_cast<double>(i + 1), options_.bfloat16, hooks_.ranks});
   }
   exchange();
 }

@@ -55,6 +55,30 @@ std::optional<LayerZeros> zeros_of(const Graph& graph, ValueId weights) {
   return out;
 }
 
+/// A layer's weights; nullopt for none.
+std::optional<PruneTarget> target_of(const Graph& graph, NodeId id) {
+  const Node& node = graph.node(id);
+  const auto weights = [&](ValueId w) {
+    const Tensor* x = graph.constant(w);
+    return x != nullptr && x->dtype() == DType::float32 && x->rank() >= 2;
+  };
+  std::string reason;
+  if (const auto layer = layer_of(graph, id, &reason)) {
+    if (!weights(layer->weights)) return std::nullopt;
+    return PruneTarget{node.name, graph.value(layer->weights).name, layer->reduce_axis,
+                       layer->channel_axis};
+  }
+  // [out, in] behind a Transpose, as in language models; a table of embeddings is no layer.
+  const Node* transpose = node.is("MatMul") ? graph.producer(node.input(1)) : nullptr;
+  if (transpose == nullptr || !transpose->is("Transpose")) return std::nullopt;
+  const ValueId w = transpose->input(0);
+  if (!weights(w) || graph.constant(w)->rank() != 2) return std::nullopt;
+  const bool table = std::ranges::any_of(
+      graph.value(w).uses, [&](const Use& use) { return graph.node(use.node).is("Gather"); });
+  if (table) return std::nullopt;
+  return PruneTarget{node.name, graph.value(w).name, 1, 0};
+}
+
 }  // namespace
 
 std::vector<PruneTarget> find_targets(const Graph& graph, const std::vector<std::string>& layers,
@@ -63,18 +87,14 @@ std::vector<PruneTarget> find_targets(const Graph& graph, const std::vector<std:
   std::vector<std::string> names;
   for (const NodeId id : graph.nodes()) {
     const Node& node = graph.node(id);
-    std::string reason;
-    const auto layer = layer_of(graph, id, &reason);
-    if (!layer) continue;
-    const Tensor* w = graph.constant(layer->weights);
-    if (w == nullptr || w->dtype() != DType::float32 || w->rank() < 2) continue;
+    const std::optional<PruneTarget> target = target_of(graph, id);
+    if (!target) continue;
     names.push_back(node.name);
     if (!layers.empty() && !any_match(layers, node.name)) continue;
     if (any_match(except, node.name)) continue;
-    const std::string& name = graph.value(layer->weights).name;
-    const bool seen =
-        std::ranges::any_of(targets, [&](const PruneTarget& t) { return t.weights == name; });
-    if (!seen) targets.push_back({node.name, name, layer->reduce_axis, layer->channel_axis});
+    const bool seen = std::ranges::any_of(
+        targets, [&](const PruneTarget& t) { return t.weights == target->weights; });
+    if (!seen) targets.push_back(*target);
   }
   require_matches("layers", layers, names);
   require_matches("except", except, names);

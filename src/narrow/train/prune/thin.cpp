@@ -16,7 +16,10 @@ namespace narrow::train {
 namespace {
 
 constexpr const char* kRanks[] = {"l1", "apoz", "gradient", "taylor"};
-constexpr const char* kKeys[] = {"ratio", "macs", "align", "samples", "layers", "except"};
+constexpr const char* kKeys[] = {"ratio",  "macs",  "heads",   "kv_heads", "ff",
+                                 "blocks", "align", "samples", "layers",   "except"};
+constexpr int64_t kNeurons = 32;    // a group of weights of a row
+constexpr int64_t kSequences = 64;  // each of hundreds of tokens
 
 /// A tensor as [outer, length of the axis, inner].
 struct Lines {
@@ -49,27 +52,6 @@ const Tensor& initializer(const Graph& graph, const std::string& name, int64_t a
   return *x;
 }
 
-Tensor cut(const Tensor& x, const ThinCut& c) {
-  const Lines from(x.dims(), c.axis);
-  Dims dims = x.dims();
-  dims[static_cast<size_t>(c.axis)] = static_cast<int64_t>(c.kept.size());
-  Tensor out(DType::float32, dims);
-  const auto source = x.data<float>();
-  const auto target = out.mutable_data<float>();
-  const Lines to(dims, c.axis);
-  for (size_t k = 0; k < c.kept.size(); ++k) {
-    if (c.kept[k] < 0 || c.kept[k] >= from.length) {
-      throw Error(ErrorCode::internal, fmt::format("the recipe keeps no index of '{}'", c.tensor));
-    }
-    size_t next = 0;
-    std::vector<size_t> places(static_cast<size_t>(from.outer * from.inner));
-    to.at(static_cast<int64_t>(k), [&](size_t i) { places[next++] = i; });
-    next = 0;
-    from.at(c.kept[k], [&](size_t i) { target[places[next++]] = source[i]; });
-  }
-  return out;
-}
-
 /// Constants that the removed classes reach.
 void add_cuts(const Graph& graph, const Channels& channels, const std::set<int64_t>& removed,
               ThinRecipe& recipe) {
@@ -89,8 +71,8 @@ void add_cuts(const Graph& graph, const Channels& channels, const std::set<int64
 }
 
 /// How many indices of a dimension stay.
-int64_t kept_count(const Channels& channels, ValueId id, int64_t axis, int64_t length,
-                   const std::set<int64_t>& removed) {
+int64_t kept_classes(const Channels& channels, ValueId id, int64_t axis, int64_t length,
+                     const std::set<int64_t>& removed) {
   int64_t kept = 0;
   for (int64_t i = 0; i < length; ++i) kept += !removed.contains(channels.class_of(id, axis, i));
   return kept;
@@ -102,20 +84,67 @@ const char* to_string(RankMethod method) {
   return kRanks[static_cast<size_t>(method)];
 }
 
+int64_t kept_count(int64_t count, double ratio, int64_t align) {
+  const double wanted = static_cast<double>(count) * (1 - ratio);
+  const int64_t step = count >= 2 * align ? align : 1;
+  return std::clamp<int64_t>(step * std::llround(wanted / static_cast<double>(step)), step, count);
+}
+
+Tensor kept_lines(const Tensor& x, int64_t axis, std::span<const int64_t> kept) {
+  const Lines from(x.dims(), axis);
+  Dims dims = x.dims();
+  dims[static_cast<size_t>(axis)] = static_cast<int64_t>(kept.size());
+  Tensor out(DType::float32, dims);
+  const auto source = x.data<float>();
+  const auto target = out.mutable_data<float>();
+  const Lines to(dims, axis);
+  for (size_t k = 0; k < kept.size(); ++k) {
+    if (kept[k] < 0 || kept[k] >= from.length) {
+      throw Error(ErrorCode::internal,
+                  fmt::format("line {} of {} cannot be kept", kept[k], from.length));
+    }
+    size_t next = 0;
+    std::vector<size_t> places(static_cast<size_t>(from.outer * from.inner));
+    to.at(static_cast<int64_t>(k), [&](size_t i) { places[next++] = i; });
+    next = 0;
+    from.at(kept[k], [&](size_t i) { target[places[next++]] = source[i]; });
+  }
+  return out;
+}
+
+Tensor only_lines(const Tensor& x, int64_t axis, std::span<const int64_t> kept) {
+  Tensor out = x.clone();
+  const auto data = out.mutable_data<float>();
+  const Lines lines(x.dims(), axis);
+  const std::set<int64_t> stay(kept.begin(), kept.end());
+  for (int64_t i = 0; i < lines.length; ++i) {
+    if (!stay.contains(i)) lines.at(i, [&](size_t e) { data[e] = 0; });
+  }
+  return out;
+}
+
 ThinOptions parse_thin(std::string_view text) {
   const SpecText parts = split_spec(text, "thin");
   ThinOptions o;
   o.active = true;
   o.method = static_cast<RankMethod>(choice_of("thin", parts.word, kRanks));
+  std::optional<int64_t> align;
+  std::optional<int64_t> samples;
   for (const auto& [key, value] : parts.keys) {
-    if (key == "ratio") {
+    if (key == "heads" || key == "kv_heads" || key == "ff") {
+      (key == "ff"      ? o.ff
+       : key == "heads" ? o.heads
+                        : o.kv_heads) = number_of(key, value, 0.001, 0.999);
+    } else if (key == "blocks") {
+      o.blocks = integer_of(key, value, 1, 10000);
+    } else if (key == "ratio") {
       o.ratio = number_of(key, value, 0, 0.999);
     } else if (key == "macs") {
       o.macs = number_of(key, value, 0.001, 1);
     } else if (key == "align") {
-      o.align = integer_of(key, value, 1, 1024);
+      align = integer_of(key, value, 1, 1024);
     } else if (key == "samples") {
-      o.samples = integer_of(key, value, 1, 1000000);
+      samples = integer_of(key, value, 1, 1000000);
     } else if (key == "layers") {
       o.layers.push_back(value);
     } else if (key == "except") {
@@ -124,10 +153,19 @@ ThinOptions parse_thin(std::string_view text) {
       unknown_key("thin", key, kKeys);
     }
   }
-  if (o.ratio.has_value() == o.macs.has_value()) {
+  const int ways = (o.ratio ? 1 : 0) + (o.macs ? 1 : 0) + (o.of_language_model() ? 1 : 0);
+  if (ways != 1) {
     throw Error(ErrorCode::invalid_argument, "thin: one of ratio and macs is needed",
-                "ratio=0.3 removes 30 % of the filters, macs=0.5 half of the multiply-adds");
+                "ratio=0.3 removes 30 % of the filters, macs=0.5 half of the multiply-adds; of a "
+                "language model heads=0.25, kv_heads=0.5, ff=0.5 and blocks=2 remove such parts");
   }
+  const bool filters = !o.layers.empty() || !o.except.empty() || o.method == RankMethod::apoz;
+  if (o.of_language_model() && filters) {
+    throw Error(ErrorCode::invalid_argument, "thin: layers, except and apoz are for filters",
+                "the layers of a language model have one size; rank by l1, gradient or taylor");
+  }
+  o.align = align.value_or(o.of_language_model() ? kNeurons : o.align);
+  o.samples = samples.value_or(o.of_language_model() ? kSequences : o.samples);
   return o;
 }
 
@@ -136,6 +174,10 @@ std::string to_text(const ThinOptions& o) {
   std::string out = to_string(o.method);
   if (o.ratio) out += fmt::format(",ratio={}", *o.ratio);
   if (o.macs) out += fmt::format(",macs={}", *o.macs);
+  if (o.heads) out += fmt::format(",heads={}", *o.heads);
+  if (o.kv_heads) out += fmt::format(",kv_heads={}", *o.kv_heads);
+  if (o.ff) out += fmt::format(",ff={}", *o.ff);
+  if (o.blocks > 0) out += fmt::format(",blocks={}", o.blocks);
   out += fmt::format(",align={},samples={}", o.align, o.samples);
   for (const std::string& glob : o.layers) out += ",layers=" + glob;
   for (const std::string& glob : o.except) out += ",except=" + glob;
@@ -172,10 +214,7 @@ std::set<int64_t> lowest_filters(const std::vector<FilterGroup>& groups, const F
   std::set<int64_t> removed;
   for (const FilterGroup& group : groups) {
     const auto count = static_cast<int64_t>(group.filters.size());
-    const double wanted = static_cast<double>(count) * (1 - ratio);
-    const int64_t step = count >= 2 * align ? align : 1;
-    const int64_t kept =
-        std::clamp<int64_t>(step * std::llround(wanted / static_cast<double>(step)), step, count);
+    const int64_t kept = kept_count(count, ratio, align);
     std::vector<int64_t> order;
     for (const Filter& filter : group.filters) order.push_back(filter.channel_class);
     std::stable_sort(order.begin(), order.end(),
@@ -193,14 +232,14 @@ ThinRecipe make_recipe(const Graph& graph, const Channels& channels,
     const Node& node = graph.node(id);
     if (node.is("Conv") && node.int_or("group", 1) > 1) {
       const int64_t group = node.int_or("group", 1);
-      const int64_t kept = kept_count(channels, node.output(0), 1, group, removed);
+      const int64_t kept = kept_classes(channels, node.output(0), 1, group, removed);
       const bool depthwise = graph.value(node.output(0)).shape->at(1).value == group;
       if (depthwise && kept < group) recipe.conv_groups[node.name] = kept;
     }
     if (!node.is("Reshape") || !graph.value(node.output(0)).shape) continue;
     const SymbolicShape& shape = *graph.value(node.output(0)).shape;
     if (shape.size() != 2 || !shape[1].known()) continue;
-    const int64_t kept = kept_count(channels, node.output(0), 1, shape[1].value, removed);
+    const int64_t kept = kept_classes(channels, node.output(0), 1, shape[1].value, removed);
     if (kept < shape[1].value) recipe.columns[graph.value(node.input(1)).name] = kept;
   }
   return recipe;
@@ -209,7 +248,7 @@ ThinRecipe make_recipe(const Graph& graph, const Channels& channels,
 Graph thinned(const Graph& graph, const ThinRecipe& recipe) {
   Graph out = graph;
   for (const ThinCut& c : recipe.cuts) {
-    const Tensor smaller = cut(initializer(out, c.tensor, c.axis), c);
+    const Tensor smaller = kept_lines(initializer(out, c.tensor, c.axis), c.axis, c.kept);
     out.set_constant(*out.find_value(c.tensor), smaller);
   }
   for (const auto& [name, groups] : recipe.conv_groups) {
@@ -239,14 +278,8 @@ Graph thinned(const Graph& graph, const ThinRecipe& recipe) {
 Graph masked(const Graph& graph, const ThinRecipe& recipe) {
   Graph out = graph;
   for (const ThinCut& c : recipe.cuts) {
-    Tensor x = initializer(out, c.tensor, c.axis).clone();
-    const auto data = x.mutable_data<float>();
-    const Lines lines(x.dims(), c.axis);
-    const std::set<int64_t> kept(c.kept.begin(), c.kept.end());
-    for (int64_t i = 0; i < lines.length; ++i) {
-      if (!kept.contains(i)) lines.at(i, [&](size_t e) { data[e] = 0; });
-    }
-    out.set_constant(*out.find_value(c.tensor), x);
+    const Tensor masked = only_lines(initializer(out, c.tensor, c.axis), c.axis, c.kept);
+    out.set_constant(*out.find_value(c.tensor), masked);
   }
   return out;
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Removal of whole filters: ranking, a recipe of what is cut out of which tensor, and its
-// application, after which the graph is smaller and runs faster.
+// application, after which the graph is smaller and runs faster. Of language models heads, neurons
+// and layers go instead (pipeline/train_llm_thin.h).
 //
 //   Channels channels(graph);
 //   auto groups = filter_groups(graph, channels, {}, {});
@@ -12,6 +13,7 @@
 #include <map>
 #include <optional>
 #include <set>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -35,12 +37,21 @@ struct ThinOptions {
   RankMethod method = RankMethod::l1;
   std::optional<double> ratio;  // share of the filters of each layer that go
   std::optional<double> macs;   // or: share of the multiply-adds that stay
-  int64_t align = 8;            // filters that stay are a multiple, where there are twice as many
-  int64_t samples = 1000;       // that apoz, gradient and taylor look at
+  // Of language models: shares that go, of each layer alike.
+  std::optional<double> heads;     // of the query heads; with their keys and values where each has
+                                   // its own
+  std::optional<double> kv_heads;  // of the key and value heads, with the query heads that use them
+  std::optional<double> ff;        // of the feed-forward neurons
+  int64_t blocks = 0;              // layers that go
+  int64_t align = 8;       // filters or neurons that stay are a multiple, where twice as many are
+  int64_t samples = 1000;  // that apoz, gradient and taylor look at
   std::vector<std::string> layers;  // globs on node names; empty: all
   std::vector<std::string> except;
+
+  bool of_language_model() const { return heads || kv_heads || ff || blocks > 0; }
 };
-/// "METHOD,macs=0.5" or "METHOD,ratio=0.3". Throws invalid_argument.
+/// "METHOD,macs=0.5" or "METHOD,ratio=0.3"; of language models "METHOD,heads=0.25,ff=0.5,blocks=2",
+/// where 32 neurons and 64 samples (sequences) are the default. Throws invalid_argument.
 ThinOptions parse_thin(std::string_view text);
 std::string to_text(const ThinOptions& options);
 
@@ -51,6 +62,12 @@ using FilterScores = std::map<int64_t, double>;
 /// may be empty for l1.
 FilterScores score_filters(const Graph& graph, const std::vector<FilterGroup>& groups,
                            RankMethod method, const std::map<std::string, Tensor>& gradients);
+
+/// How many of `count` stay where the share `ratio` goes, a multiple of `align` where it can be.
+int64_t kept_count(int64_t count, double ratio, int64_t align);
+/// Of a float32 tensor the lines of these indices of an axis; and all of it, zero in other lines.
+Tensor kept_lines(const Tensor& x, int64_t axis, std::span<const int64_t> kept);
+Tensor only_lines(const Tensor& x, int64_t axis, std::span<const int64_t> kept);
 
 /// Classes that go: of each group the share `ratio` with the lowest scores, so that what stays is a
 /// multiple of `align` where it can be, and at least one filter.

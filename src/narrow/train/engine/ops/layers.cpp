@@ -39,12 +39,14 @@ torch::Tensor padded(const torch::Tensor& x, const ConvGeometry& g, double value
 }
 
 Forward make_conv(const Graph&, const Node& node) {
-  return [node](const Tensors& in, const RunMode&) -> Tensors {
+  return [node](const Tensors& in, const RunMode& mode) -> Tensors {
     const ConvGeometry g = conv_geometry(node, in[0].sizes(), in[1].sizes());
     Dims pads;
     const torch::Tensor x = padded(in[0], g, 0, pads);
-    return {torch::convolution(x, in[1], given(in, 2) ? in[2] : torch::Tensor(), g.strides, pads,
-                               g.dilations, false, std::vector<int64_t>(pads.size(), 0), g.group)};
+    const torch::Tensor bias = given(in, 2) ? operand(in[2], mode) : torch::Tensor();
+    return {product(torch::convolution(operand(x, mode), operand(in[1], mode), bias, g.strides,
+                                       pads, g.dilations, false,
+                                       std::vector<int64_t>(pads.size(), 0), g.group))};
   };
 }
 
@@ -53,11 +55,13 @@ Forward make_gemm(const Graph&, const Node& node) {
   const bool trans_b = node.int_or("transB", 0) != 0;
   const float alpha = node.float_or("alpha", 1);
   const float beta = node.float_or("beta", 1);
-  return [=](const Tensors& in, const RunMode&) -> Tensors {
-    const torch::Tensor a = trans_a ? in[0].t() : in[0];
-    const torch::Tensor b = trans_b ? in[1].t() : in[1];
-    if (given(in, 2) && beta != 0) return {torch::addmm(in[2], a, b, beta, alpha)};
-    const torch::Tensor y = torch::mm(a, b);
+  return [=](const Tensors& in, const RunMode& mode) -> Tensors {
+    const torch::Tensor a = operand(trans_a ? in[0].t() : in[0], mode);
+    const torch::Tensor b = operand(trans_b ? in[1].t() : in[1], mode);
+    if (given(in, 2) && beta != 0) {
+      return {product(torch::addmm(operand(in[2], mode), a, b, beta, alpha))};
+    }
+    const torch::Tensor y = product(torch::mm(a, b));
     return {alpha == 1 ? y : y * alpha};
   };
 }
@@ -353,14 +357,16 @@ Forward make_rotary(const Graph&, const Node& node) {
   };
 }
 
-torch::Tensor matmul(const torch::Tensor& a, const torch::Tensor& b) {
-  return torch::matmul(a, b);
+Forward make_matmul(const Graph&, const Node&) {
+  return [](const Tensors& in, const RunMode& mode) -> Tensors {
+    return {product(torch::matmul(operand(in[0], mode), operand(in[1], mode)))};
+  };
 }
 
 const OpRule kRules[] = {
     {"Conv", make_conv},
     {"Gemm", make_gemm},
-    {"MatMul", binary<matmul>},
+    {"MatMul", make_matmul},
     {"BatchNormalization", make_batch_norm},
     {"LayerNormalization", make_layer_norm},
     {"RMSNormalization", make_rms_norm},

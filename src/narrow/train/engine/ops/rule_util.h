@@ -25,6 +25,15 @@ Forward binary(const Graph&, const Node&) {
   return [](const Tensors& in, const RunMode&) -> Tensors { return {F(in[0], in[1])}; };
 }
 
+/// x as the run's products take it.
+inline torch::Tensor operand(const torch::Tensor& x, const RunMode& mode) {
+  return mode.bfloat16 ? x.to(torch::kBFloat16) : x;
+}
+/// What a product gives, for everything else.
+inline torch::Tensor product(const torch::Tensor& y) {
+  return y.to(torch::kFloat32);
+}
+
 /// The elements of a small integer tensor.
 inline std::vector<int64_t> ints_of(const torch::Tensor& x) {
   const torch::Tensor c = x.to(torch::kInt64).contiguous();
