@@ -114,7 +114,7 @@ def smaller():
     for title, model, folder, sparsity, allowed, epochs, extra in (
             ("MNIST CNN", mnist, MNIST, 0.8, 0.1, 2, ["--lr", "3e-4"]),
             ("MNIST CNN", mnist, MNIST, 0.95, 0.4, 2, ["--lr", "3e-4"]),
-            ("ResNet-20", resnet20, c.FASHION, 0.7, 1.0, 4, ["--lr", "3e-4", "--flip"])):
+            ("ResNet-20", resnet20, c.FASHION, 0.7, 1.0, 2, ["--lr", "3e-4", "--flip"])):
         r = run(f"smaller {title} {sparsity}", model, "--prune", f"magnitude,sparsity={sparsity}", "--qat", "w8a8",
                 "--epochs", epochs, "--schedule", "cosine", *data(folder), *extra)
         rows.append([title, epochs, f"{100 * sparsity:.0f} %", f"{r['before']:.2f}", f"{last(r):.2f}",
