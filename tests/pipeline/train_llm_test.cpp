@@ -330,8 +330,9 @@ TEST(BlocksTest, EncodingAgainKeepsCodes) {
     BlockType type;
     double least;  // share of equal values
   };
-  for (const Row& row : {Row{BlockType::q4_0, 1}, Row{BlockType::q8_0, 1}, Row{BlockType::q4_k, 0.9},
-                         Row{BlockType::q5_k, 0.9}, Row{BlockType::q6_k, 0.9}}) {
+  for (const Row& row :
+       {Row{BlockType::q4_0, 1}, Row{BlockType::q8_0, 1}, Row{BlockType::q4_k, 0.9},
+        Row{BlockType::q5_k, 0.9}, Row{BlockType::q6_k, 0.9}}) {
     const int64_t columns = 512;
     Tensor x(DType::float32, {64, columns});
     Rng rng(3);

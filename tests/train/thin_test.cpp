@@ -137,17 +137,17 @@ TEST(ThinTest, BranchesThatMeetBecomeThinnerOneByOne) {
     const ValueId pool = m.add("MaxPool", {in}, name + ".pool",
                                {{"kernel_shape", Ints{3, 3}}, {"pads", Ints{1, 1, 1, 1}}});
     const ValueId project = m.conv(pool, name + ".project", 4, 1);
-    const ValueId all = m.add("Concat", {one, three, project, in}, name + ".cat",
-                              {{"axis", int64_t{1}}});
+    const ValueId all =
+        m.add("Concat", {one, three, project, in}, name + ".cat", {{"axis", int64_t{1}}});
     const auto vector = [&](const char* part, float value) {
       Tensor t = noise({channels}, 77);
       for (float& v : t.mutable_data<float>()) v = value + 0.1F * std::fabs(v);
       return g.add_initializer(name + part, t);
     };
-    return m.relu(m.add("BatchNormalization",
-                        {all, vector(".gain", 1), vector(".shift", 0), vector(".mean", 0),
-                         vector(".variance", 1)},
-                        name + ".norm"));
+    return m.relu(m.add(
+        "BatchNormalization",
+        {all, vector(".gain", 1), vector(".shift", 0), vector(".mean", 0), vector(".variance", 1)},
+        name + ".norm"));
   };
   const ValueId stem = m.relu(m.conv(x, "stem", 8, 3));
   const ValueId second = block(block(stem, "a", 24), "b", 40);

@@ -77,8 +77,9 @@ void hold_file_blocks(const llm::Checkpoint& file, train::TrainPlan& plan, HeldB
     held[name] = {*type, file.raw(name)};
     return true;
   };
-  std::erase_if(plan.weights,
-                [&](const auto& entry) { return holds(entry.first, type_of(entry.second.scheme)); });
+  std::erase_if(plan.weights, [&](const auto& entry) {
+    return holds(entry.first, type_of(entry.second.scheme));
+  });
   std::erase_if(plan.blocks, [&](const auto& entry) { return holds(entry.first, entry.second); });
 }
 
