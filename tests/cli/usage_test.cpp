@@ -153,6 +153,17 @@ TEST(Usage, ModelsThatAreNone) {
   EXPECT_NE(narrow_program({"inspect", folder.path().string()}).code, 0);
 }
 
+TEST(Usage, AFileThatIsNoGgufIsNamedOnce) {
+  const TemporaryFolder folder;
+  const std::string file = folder.file("text.gguf");
+  write_file(file, "this is no model at all");
+  const Outcome outcome = narrow_program({"convert", file, "-o", folder.file("o.gguf")});
+  EXPECT_EQ(outcome.code, 3);
+  const size_t first = outcome.err.find(file);
+  ASSERT_NE(first, std::string::npos) << outcome.err;
+  EXPECT_EQ(outcome.err.find(file, first + 1), std::string::npos) << outcome.err;
+}
+
 TEST(Usage, InstructionSetOfTheEnvironment) {
   const Outcome unknown =
       narrow_program({"kernels", kModel}, {.environment = {{"NARROW_ISA", "x"}}});

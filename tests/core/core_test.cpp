@@ -16,6 +16,7 @@ TEST(Error, ContextGrowsOutwardsAndCodesMapToExits) {
   Error e(ErrorCode::corrupt_data, "bad", "mend it");
   e.add_context("node 'c'");
   e.add_context("m.onnx");
+  e.add_context("m.onnx");  // who calls may say it again
   EXPECT_STREQ(e.what(), "m.onnx: node 'c': bad");
   EXPECT_EQ(e.hint(), "mend it");
   EXPECT_EQ(exit_code(ErrorCode::quality_below_target), 1);

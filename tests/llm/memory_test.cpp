@@ -119,27 +119,27 @@ std::string refusal(const MemoryNeed& need, const MemoryPlan& plan, uint64_t ava
 }
 
 TEST(LlmMemory, WhatCannotFitIsRefused) {
-  constexpr uint64_t kMiB = uint64_t{1} << 20;
+  constexpr uint64_t kMB = 1000000;
   MemoryPlan plan;
   plan.cache = CacheType::f16;
   plan.capacity = 4096;
   MemoryNeed need;
-  need.mapped_bytes = 900 * kMiB;  // the system can drop them
-  need.packed_bytes = 100 * kMiB;
-  need.cache_bytes = 300 * kMiB;
-  need.work_bytes = 10 * kMiB;
-  EXPECT_EQ(refusal(need, plan, 410 * kMiB), "");
-  const std::string cache = refusal(need, plan, 400 * kMiB);
-  EXPECT_NE(cache.find("4096 tokens take 300 MiB of 410 MiB, 400 MiB are available"),
+  need.mapped_bytes = 900 * kMB;  // the system can drop them
+  need.packed_bytes = 100 * kMB;
+  need.cache_bytes = 300 * kMB;
+  need.work_bytes = 10 * kMB;
+  EXPECT_EQ(refusal(need, plan, 410 * kMB), "");
+  const std::string cache = refusal(need, plan, 400 * kMB);
+  EXPECT_NE(cache.find("4096 tokens take 300.0 MB of 410.0 MB, 400.0 MB are available"),
             std::string::npos)
       << cache;
   EXPECT_NE(cache.find("--kv-cache int8"), std::string::npos);
   plan.cache = CacheType::int8;
-  EXPECT_EQ(refusal(need, plan, kMiB).find("--kv-cache"), std::string::npos);
-  need.cache_bytes = 50 * kMiB;
-  EXPECT_NE(refusal(need, plan, kMiB).find("--no-repack"), std::string::npos);
-  need.work_bytes = 700 * kMiB;
-  EXPECT_NE(refusal(need, plan, kMiB).find("--batch-tokens"), std::string::npos);
+  EXPECT_EQ(refusal(need, plan, kMB).find("--kv-cache"), std::string::npos);
+  need.cache_bytes = 50 * kMB;
+  EXPECT_NE(refusal(need, plan, kMB).find("--no-repack"), std::string::npos);
+  need.work_bytes = 700 * kMB;
+  EXPECT_NE(refusal(need, plan, kMB).find("--batch-tokens"), std::string::npos);
 }
 
 TEST(LlmMemory, ADecoderThatCannotFitIsRefusedBeforeItIsLoaded) {

@@ -10,9 +10,11 @@
 
 #include "llm/tiny_model.h"
 #include "narrow/core/error.h"
+#include "narrow/core/rng.h"
 #include "narrow/formats/onnx/onnx.h"
 #include "narrow/graph/op_table.h"
 #include "narrow/llm/language_model.h"
+#include "narrow/pipeline/llm_quantize.h"
 #include "narrow/pipeline/train_llm_grids.h"
 #include "narrow/pipeline/train_text.h"
 #include "narrow/ptq/rtn/rtn.h"
@@ -297,6 +299,85 @@ TEST_F(LlmTrainTest, WhatIsFrozenStaysAsItIs) {
   EXPECT_TRUE(same("blk.0.attn_norm.weight"));
   EXPECT_TRUE(same("blk.5.attn_k.weight"));
   EXPECT_FALSE(same("output_norm.weight"));
+}
+
+/// A GGUF file that is quantized already goes on from its codes.
+TEST_F(LlmTrainTest, BlocksOfTheFileAreTheStart) {
+  LlmQuantizeJob make{.model = kModel, .output = folder_ / "file.gguf"};
+  make.format = "q4_0";
+  make.threads = 2;
+  run_llm_quantize(make);
+  const auto file = llm::Checkpoint::open(make.output);
+  for (const double lr : {0.0, 1e-2}) {  // less moves no scale of 11 bits
+    TrainJob j = job("w4.gguf", "w4");
+    j.model = make.output;
+    expect_error(j, ErrorCode::invalid_argument, "--teacher");
+    j.options.loss = train::LossKind::cross_entropy;
+    j.options.lr = lr;
+    j.freeze = {"blk.1.*"};
+    const TrainReport report = run_train(j);
+    ASSERT_EQ(report.notes.size(), 1U);
+    EXPECT_NE(report.notes[0].find("begin with the file's codes"), std::string::npos);
+    const auto trained = llm::Checkpoint::open(j.output);
+    for (const llm::CheckpointTensor& t : file.tensors()) {
+      if (t.type != BlockType::q4_0 || t.name == "token_embd.weight") continue;
+      const bool stays = lr == 0 || t.name.starts_with("blk.1.");
+      EXPECT_EQ(identical(file.raw(t.name), trained.raw(t.name)), stays) << t.name << " " << lr;
+    }
+    fs::remove(j.output);
+  }
+}
+
+/// Rounding to a format encodes anew what is trained, and leaves alone what is frozen.
+TEST_F(LlmTrainTest, FrozenBlocksKeepTheirBytes) {
+  LlmQuantizeJob make{.model = kModel, .output = folder_ / "file.gguf"};
+  make.format = "q4_k_m";
+  make.threads = 2;
+  run_llm_quantize(make);
+  TrainJob j = job("again.gguf", "q4_k_m");
+  j.model = make.output;
+  j.freeze = {"blk.0.*"};
+  run_train(j);
+  const auto file = llm::Checkpoint::open(make.output);
+  const auto trained = llm::Checkpoint::open(j.output);
+  int kept = 0;
+  for (const llm::CheckpointTensor& t : file.tensors()) {
+    if (t.dims.size() != 2 || codec(t.type).block_values == 1) continue;
+    const bool same = identical(file.raw(t.name), trained.raw(t.name));
+    EXPECT_EQ(same, t.name.starts_with("blk.0.")) << t.name;
+    kept += same ? 1 : 0;
+  }
+  EXPECT_EQ(kept, 7);
+}
+
+/// Blocks encoded, decoded and encoded by rounding: how many values stay what they were.
+TEST(BlocksTest, EncodingAgainKeepsCodes) {
+  struct Row {
+    BlockType type;
+    double least;  // share of equal values
+  };
+  for (const Row& row :
+       {Row{BlockType::q4_0, 1}, Row{BlockType::q8_0, 1}, Row{BlockType::q4_k, 0.9},
+        Row{BlockType::q5_k, 0.9}, Row{BlockType::q6_k, 0.9}}) {
+    const int64_t columns = 512;
+    Tensor x(DType::float32, {64, columns});
+    Rng rng(3);
+    for (float& v : x.mutable_data<float>()) v = static_cast<float>(rng.normal());
+    const auto decoded = [&](const llm::TensorInMemory& blocks) {
+      Tensor y(DType::float32, x.dims());
+      decode_rows(row.type, {blocks.data.raw(), blocks.data.bytes()}, columns,
+                  y.mutable_data<float>());
+      return y;
+    };
+    const Tensor once = decoded(as_blocks(x, row.type));
+    const Tensor twice = decoded(as_blocks(once, row.type));
+    double same = 0;
+    for (size_t i = 0; i < once.data<float>().size(); ++i) {
+      const float d = std::abs(once.data<float>()[i] - twice.data<float>()[i]);
+      same += d == 0 ? 1 : 0;
+    }
+    EXPECT_GE(same / static_cast<double>(x.elements()), row.least) << codec(row.type).name;
+  }
 }
 
 TEST_F(LlmTrainTest, FloatTrainingLowersThePerplexity) {

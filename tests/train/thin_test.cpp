@@ -123,6 +123,59 @@ TEST(ThinTest, ComputesWhatTheMaskedGraphDoes) {
   EXPECT_GT(largest_difference(m.g, thin, x), 1e-3);
 }
 
+/// Two blocks of branches: 1x1, 3x3 behind a 1x1, a pool with a projection, and the block's input
+/// itself, with a batch norm over all of them.
+TEST(ThinTest, BranchesThatMeetBecomeThinnerOneByOne) {
+  Maze m;
+  Graph& g = m.g;
+  g = Graph();
+  const ValueId x = g.add_input("x", DType::float32, SymbolicShape{2, 3, 8, 8});
+  const auto block = [&](ValueId in, const std::string& name, int64_t channels) {
+    const ValueId one = m.relu(m.conv(in, name + ".one", 4, 1));
+    const ValueId three = m.conv(m.relu(m.conv(in, name + ".reduce", 6, 1)), name + ".three", 8, 3);
+    using Ints = std::vector<int64_t>;
+    const ValueId pool = m.add("MaxPool", {in}, name + ".pool",
+                               {{"kernel_shape", Ints{3, 3}}, {"pads", Ints{1, 1, 1, 1}}});
+    const ValueId project = m.conv(pool, name + ".project", 4, 1);
+    const ValueId all =
+        m.add("Concat", {one, three, project, in}, name + ".cat", {{"axis", int64_t{1}}});
+    const auto vector = [&](const char* part, float value) {
+      Tensor t = noise({channels}, 77);
+      for (float& v : t.mutable_data<float>()) v = value + 0.1F * std::fabs(v);
+      return g.add_initializer(name + part, t);
+    };
+    return m.relu(m.add(
+        "BatchNormalization",
+        {all, vector(".gain", 1), vector(".shift", 0), vector(".mean", 0), vector(".variance", 1)},
+        name + ".norm"));
+  };
+  const ValueId stem = m.relu(m.conv(x, "stem", 8, 3));
+  const ValueId second = block(block(stem, "a", 24), "b", 40);
+  const ValueId mean = m.add("GlobalAveragePool", {second}, "mean");
+  const ValueId flat = m.add("Flatten", {mean}, "flat");
+  g.add_output(m.add("Gemm", {flat, g.add_initializer("fc.w", noise({5, 40}, 8))}, "fc",
+                     {{"transB", int64_t{1}}}));
+  infer_shapes(g);
+  const Channels channels(g);
+  // Filters of each branch by themselves; the stem's go on into both blocks.
+  EXPECT_EQ(channels.class_of(*g.find_value("a.three.w"), 0, 3),
+            channels.class_of(*g.find_value("b.mean"), 0, 16 + 4 + 3));
+  EXPECT_EQ(channels.class_of(*g.find_value("stem.w"), 0, 2),
+            channels.class_of(*g.find_value("fc.w"), 1, 16 + 16 + 2));
+  const auto groups = filter_groups(g, channels, {}, {});
+  EXPECT_EQ(groups.size(), 9u);
+  const FilterScores scores = score_filters(g, groups, RankMethod::l1, {});
+  const ThinRecipe recipe = make_recipe(g, channels, lowest_filters(groups, scores, 0.5, 1));
+  const Graph thin = thinned(g, recipe);
+  EXPECT_EQ(m.dims(thin, "a.three.w"), (Dims{4, 3, 3, 3}));
+  EXPECT_EQ(m.dims(thin, "b.one.w"), (Dims{2, 12, 1, 1}));
+  EXPECT_EQ(m.dims(thin, "b.variance"), (Dims{20}));
+  EXPECT_EQ(m.dims(thin, "fc.w"), (Dims{5, 20}));
+  const Tensor images = noise({2, 3, 8, 8}, 3);
+  EXPECT_LE(largest_difference(masked(g, recipe), thin, images), 1e-6);
+  EXPECT_GT(largest_difference(g, thin, images), 1e-3);
+}
+
 TEST(ThinTest, ResidualNetworksBecomeThinner) {
   Graph g = make_network("resnet20", 3);
   infer_shapes(g);

@@ -57,6 +57,11 @@ Error::Error(ErrorCode code, std::string message, std::string hint)
     : code_(code), message_(std::move(message)), hint_(std::move(hint)), what_(message_) {}
 
 void Error::add_context(std::string_view outer) {
+  // Who calls whom may name the same file again.
+  const std::string_view inner = context_;
+  const bool whole =
+      inner.size() == outer.size() || inner.substr(0, outer.size() + 2).ends_with(": ");
+  if (inner.starts_with(outer) && whole) return;
   context_ = context_.empty() ? std::string(outer) : std::string(outer) + ": " + context_;
   what_ = context_ + ": " + message_;
 }

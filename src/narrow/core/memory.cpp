@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "narrow/core/memory.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <fstream>
 #include <limits>
@@ -95,6 +98,18 @@ uint64_t available_memory(const fs::path& root) {
   const auto kilobytes = field(root / "proc/meminfo", "MemAvailable:");
   const uint64_t machine = kilobytes && *kilobytes < kUnknown / 1024 ? *kilobytes * 1024 : kUnknown;
   return std::min(machine, left_in_groups(root));
+}
+
+std::string format_bytes(uint64_t bytes) {
+  constexpr std::array kUnits = {"B", "kB", "MB", "GB", "TB", "PB", "EB"};
+  auto value = static_cast<double>(bytes);
+  size_t unit = 0;
+  // 999.95 would be shown as 1000.0 of the smaller unit.
+  while (value >= 999.95 && unit + 1 < kUnits.size()) {
+    value /= 1000;
+    ++unit;
+  }
+  return unit == 0 ? fmt::format("{} B", bytes) : fmt::format("{:.1f} {}", value, kUnits[unit]);
 }
 
 }  // namespace narrow

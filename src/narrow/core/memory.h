@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <string>
 
 namespace narrow {
 
@@ -11,5 +12,8 @@ namespace narrow {
 /// groups of this process leave where that is less (pages of files count as free: they are given
 /// back). UINT64_MAX where the system does not say. `root` is where /proc and /sys are found.
 uint64_t available_memory(const std::filesystem::path& root = "/");
+
+/// "1.2 MB" (powers of 1000), as all that is printed has it.
+std::string format_bytes(uint64_t bytes);
 
 }  // namespace narrow

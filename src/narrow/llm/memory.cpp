@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "narrow/core/error.h"
+#include "narrow/core/memory.h"
 #include "narrow/kernels/block_gemm.h"
 
 namespace narrow::llm {
@@ -46,10 +47,6 @@ uint64_t work_bytes(const ModelConfig& c, const MemoryPlan& plan) {
   return bytes;
 }
 
-std::string mib(uint64_t bytes) {
-  return fmt::format("{:.0f} MiB", static_cast<double>(bytes) / (1 << 20));
-}
-
 }  // namespace
 
 MemoryNeed memory_need(const Checkpoint& checkpoint, const MemoryPlan& plan) {
@@ -70,20 +67,20 @@ MemoryNeed memory_need(const Checkpoint& checkpoint, const MemoryPlan& plan) {
 
 void check_memory(const MemoryNeed& need, const MemoryPlan& plan, uint64_t available) {
   if (need.total() <= available) return;
-  const std::string have = fmt::format("{} are available", mib(available));
+  const std::string have = fmt::format("{} are available", format_bytes(available));
   const bool cache = need.cache_bytes >= need.packed_bytes && need.cache_bytes >= need.work_bytes;
   if (cache) {
     throw Error(ErrorCode::resource_exhausted,
                 fmt::format("keys and values of {} tokens take {} of {}, {}", plan.capacity,
-                            mib(need.cache_bytes), mib(need.total()), have),
+                            format_bytes(need.cache_bytes), format_bytes(need.total()), have),
                 plan.cache == CacheType::int8
                     ? "ask for a shorter context (--context)"
                     : "ask for a shorter context (--context), or --kv-cache int8");
   }
   throw Error(
       ErrorCode::resource_exhausted,
-      fmt::format("the model takes {} (weights {}, cache {}, work {}), {}", mib(need.total()),
-                  mib(need.packed_bytes), mib(need.cache_bytes), mib(need.work_bytes), have),
+      fmt::format("the model takes {} (weights {}, cache {}, work {}), {}", format_bytes(need.total()),
+                  format_bytes(need.packed_bytes), format_bytes(need.cache_bytes), format_bytes(need.work_bytes), have),
       need.work_bytes > need.packed_bytes
           ? "run fewer tokens at once (--batch-tokens, --context)"
           : "leave the weights in the file (--no-repack), or quantize to a smaller format");

@@ -20,6 +20,7 @@
 #include "narrow/pipeline/ranks.h"
 #include "narrow/pipeline/train_adapters.h"
 #include "narrow/pipeline/train_llm_arch.h"
+#include "narrow/pipeline/train_llm_blocks.h"
 #include "narrow/pipeline/train_llm_grids.h"
 #include "narrow/pipeline/train_llm_thin.h"
 #include "narrow/pipeline/train_prune.h"
@@ -99,7 +100,7 @@ class LlmTrainRun {
   std::optional<llm::LanguageModel> teacher_model_;
   std::unique_ptr<Session> teacher_;
   train::TrainPlan plan_;
-  std::map<std::string, llm::TensorInMemory> held_;  // weights that adapters stand beside
+  HeldBlocks held_;  // weights that do not change, or that adapters stand beside
   TrainReport report_;
 };
 
@@ -216,9 +217,19 @@ void LlmTrainRun::plan() {
   ImportanceFile statistics;
   if (!job_.statistics.empty()) statistics = read_importance(job_.statistics);
   add_grids(grids_, model_, plan_, statistics);
+  if (const int64_t taken = take_file_grids(source_, job_.options.qat, plan_); taken > 0) {
+    if (distills() && job_.teacher.empty()) {
+      throw Error(ErrorCode::invalid_argument,
+                  "what begins with the file's codes has nothing to learn from the file",
+                  "name the float model: --teacher MODEL, or learn the text: --loss cross_entropy");
+    }
+    report_.notes.push_back(fmt::format("{} matrices begin with the file's codes", taken));
+  }
   plan_masks();
   freeze(job_.freeze, plan_);
   plan_adapters();
+  hold_file_blocks(source_, plan_, held_);
+  if (!job_.adapters.output.empty()) hold_weights();
   for (const std::string& name : plan_.parameters) {
     report_.parameters += plan_.graph.constant(*plan_.graph.find_value(name))->elements();
   }
@@ -253,7 +264,6 @@ void LlmTrainRun::plan_adapters() {
   }
   add_adapters(o, job_.options.seed, plan_);
   if (!o.input.empty()) read_adapters(o.input, adapter_names(), plan_);
-  if (!o.output.empty()) hold_weights();
 }
 
 /// Weights on grids become constants with these values: adapters learn beside them.

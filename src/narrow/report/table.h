@@ -13,6 +13,8 @@
 #include <string_view>
 #include <vector>
 
+#include "narrow/core/memory.h"  // format_bytes
+
 namespace narrow {
 
 enum class Align : uint8_t { left, right };
@@ -38,8 +40,6 @@ class Table {
 
 /// Characters (code points) of a UTF-8 text.
 size_t display_width(std::string_view text);
-/// "1.2 MB" (powers of 1000).
-std::string format_bytes(uint64_t bytes);
 /// "12.3 us", "4.56 ms", "1.23 s".
 std::string format_microseconds(double microseconds);
 /// "1,234,567".

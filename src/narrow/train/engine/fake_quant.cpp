@@ -137,7 +137,9 @@ struct RoundScales : torch::autograd::Function<RoundScales> {
     // Normal numbers: smaller ones would lose their digits, and 0 divides nothing.
     constexpr float kSmallest = 6.103515625e-05F;
     constexpr float kLargest = 65504.0F;
-    return scale.clamp(kSmallest, kLargest).to(torch::kHalf).to(torch::kFloat32);
+    // Files of others have negative ones too.
+    const torch::Tensor size = scale.abs().clamp(kSmallest, kLargest);
+    return torch::copysign(size, scale).to(torch::kHalf).to(torch::kFloat32);
   }
   static tensor_list backward(AutogradContext* /*context*/, const tensor_list& gradients) {
     return {gradients[0]};
@@ -154,7 +156,7 @@ Grid::Grid(const QuantParams& params, const GridRule& rule) : params_(params), r
   // A symmetric grid has no zero point to learn.
   if (params.scheme.symmetry == Symmetry::symmetric) rule_.learn_zero = false;
   first_scale_ = to_torch(params.scale).reshape({-1}).clone();
-  first_log_ = first_scale_.log();
+  first_log_ = first_scale_.abs().log();
   log_scale_ = first_log_.clone();
   zero_ = params.zero_point.defined()
               ? to_torch(params.zero_point).to(torch::kFloat32).reshape({-1})

@@ -30,8 +30,8 @@ class Grid {
   /// x as the rule reshapes it before it is rounded; what is exported in place of x.
   torch::Tensor shaped(const torch::Tensor& x) const;
 
-  /// Logarithms of the scales, one per unit, a leaf: what is trained, so that scales stay positive
-  /// and small ones learn at the pace of large ones.
+  /// Logarithms of the scales' magnitudes, one per unit, a leaf: what is trained, so that scales
+  /// keep their sign and small ones learn at the pace of large ones.
   torch::Tensor& log_scale() { return log_scale_; }
   const torch::Tensor& log_scale() const { return log_scale_; }
   /// Zero points before they are rounded, one per unit, a leaf.
