@@ -44,7 +44,8 @@ class Error : public std::exception {
   /// "context: message".
   const char* what() const noexcept override { return what_.c_str(); }
 
-  /// Puts an outer place in front of the context, unless it stands there already; for `catch (Error& e) { e.add_context(..); throw;
+  /// Puts an outer place in front of the context, unless it stands there already; for `catch
+  /// (Error& e) { e.add_context(..); throw;
   /// }`.
   void add_context(std::string_view outer);
 

@@ -77,13 +77,13 @@ void check_memory(const MemoryNeed& need, const MemoryPlan& plan, uint64_t avail
                     ? "ask for a shorter context (--context)"
                     : "ask for a shorter context (--context), or --kv-cache int8");
   }
-  throw Error(
-      ErrorCode::resource_exhausted,
-      fmt::format("the model takes {} (weights {}, cache {}, work {}), {}", format_bytes(need.total()),
-                  format_bytes(need.packed_bytes), format_bytes(need.cache_bytes), format_bytes(need.work_bytes), have),
-      need.work_bytes > need.packed_bytes
-          ? "run fewer tokens at once (--batch-tokens, --context)"
-          : "leave the weights in the file (--no-repack), or quantize to a smaller format");
+  throw Error(ErrorCode::resource_exhausted,
+              fmt::format("the model takes {} (weights {}, cache {}, work {}), {}",
+                          format_bytes(need.total()), format_bytes(need.packed_bytes),
+                          format_bytes(need.cache_bytes), format_bytes(need.work_bytes), have),
+              need.work_bytes > need.packed_bytes
+                  ? "run fewer tokens at once (--batch-tokens, --context)"
+                  : "leave the weights in the file (--no-repack), or quantize to a smaller format");
 }
 
 }  // namespace narrow::llm
