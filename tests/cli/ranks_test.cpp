@@ -91,12 +91,12 @@ class RanksTest : public ::testing::Test {
 
 TEST_F(RanksTest, TwoEqualOneWithTwiceTheBatch) {
   if (!have_fashion_data()) GTEST_SKIP() << "no dataset-fashion-mnist";
-  const auto compare = [&](const char* arch, double bound) {
+  const auto compare = [&](const char* arch, double bound, double loss = 1e-3) {
     const Json one = narrow_json(training(arch, "one.onnx", "40"));
     const Json two = both(training(arch, "two.onnx", "20"));
     for (size_t i = 0; i < one.at("epochs").size(); ++i) {
       EXPECT_NEAR(one.at("epochs")[i].at("loss").get<double>(),
-                  two.at("epochs")[i].at("loss").get<double>(), 1e-3)
+                  two.at("epochs")[i].at("loss").get<double>(), loss)
           << arch;
     }
     EXPECT_LT(largest_difference("one.onnx", "two.onnx"), bound) << arch;
@@ -106,13 +106,14 @@ TEST_F(RanksTest, TwoEqualOneWithTwiceTheBatch) {
   more_ = {"--flip", "--shift", "2", "--crop", "3"};
   compare("mnist_cnn", 1e-4);
   more_.clear();
-  // On a grid: learned scales go at the pace of the whole batch.
+  // On a grid: learned scales go at the pace of the whole batch. A value at the edge between two
+  // codes may fall to either side, which a loss of 1.2 shows in its third digit.
   const std::string cnn = folder_.file("one.onnx");
   std::filesystem::copy_file(cnn, folder_.file("cnn.onnx"));
   model_ = {folder_.file("cnn.onnx"), "--qat", "w4a4"};
-  compare("", 2e-2);
+  compare("", 2e-2, 1e-2);
   model_.insert(model_.end(), {"--ranges", "moving_average"});
-  compare("", 2e-2);
+  compare("", 2e-2, 1e-2);
   model_.clear();
   // Batch norms take their statistics from the samples of both. Sums in another order differ by
   // 2e-5 after a step, and such a network makes ten times as much of it in each further one.
