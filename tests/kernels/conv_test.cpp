@@ -221,7 +221,9 @@ TEST(IntegerConv, DepthwiseRowsOfOutputs) {
     for (const int64_t columns : {1, 3, 4, 5}) {
       for (const int64_t stride : {1, 2, 3}) {
         for (const int64_t width : {columns, columns + 1, columns + 4, columns + 9}) {
-          ConvProblem p = make(1, 70, 70, 1, 1, 1, 0, 1, 70);
+          // 24: a row as one pixel where that pays.
+          const int64_t channels = width % 2 == 0 ? 70 : 24;
+          ConvProblem p = make(2, channels, channels, 1, 1, 1, 0, 1, channels);
           p.in = {1, rows + 2, width};
           p.kernel = {1, rows, columns};
           p.stride = {1, 2, stride};
@@ -272,12 +274,14 @@ TEST(IntegerConv, ThreadsAndPieces) {
   const Convolution images(make(40, 16, 5, 32, 3, 1, 1), {.is_signed = true, .z_x = -4});
   const Convolution grouped(make(2, 64, 64, 40, 3, 1, 1, 1, 4), {.z_x = 4});
   const Convolution depthwise(make(2, 96, 96, 40, 3, 1, 1, 1, 96), {.z_x = 4});
+  const Convolution narrow_rows(make(3, 24, 24, 60, 3, 1, 1, 1, 24), {.z_x = 4});
   const KernelSet& set = best_kernels();
   for (const int threads : {1, 2, 3}) {
     const ThreadLimit limit(threads);
     images.check(set, false);
     grouped.check(set, false);
     depthwise.check(set, true);
+    narrow_rows.check(set, true);
     if (HasFatalFailure()) return;
   }
 }

@@ -57,6 +57,22 @@ TEST(Elementwise, XorCopy) {
   });
 }
 
+TEST(Elementwise, Interleave) {
+  for_kernels([](const KernelSet& set, Guard guard) {
+    for (const int64_t planes : {2, 3, 4}) {
+      for (const int64_t n : kCounts) {
+        GuardBuffer<uint8_t> src(planes * n, guard);
+        GuardBuffer<uint8_t> dst(planes * n, guard);
+        testing::fill(src.data(), src.size(), Fill::noise, 0, 255, n);
+        set.interleave(dst.data(), src.data(), n, planes, n);
+        for (int64_t i = 0; i < planes * n; ++i) {
+          ASSERT_EQ(dst[i], src[i % planes * n + i / planes]) << planes << " " << i;
+        }
+      }
+    }
+  });
+}
+
 TEST(Elementwise, QuantizeAndBack) {
   const float inf = std::numeric_limits<float>::infinity();
   const std::vector<float> odd = {0.0f,  -0.0f,  0.05f, 0.15f, 0.25f, -0.05f, -0.15f, -0.25f,

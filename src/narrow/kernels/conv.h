@@ -39,6 +39,9 @@ std::string refuse_depthwise(const ConvProblem& p, std::span<const int32_t> zero
 /// The taps are stored kernel column by kernel column, each padded to a multiple of 4 rows, where
 /// kernels for rows of outputs exist (depthwise_by_columns), else behind each other.
 bool depthwise_by_columns(const ConvProblem& p);
+/// A row of outputs as one pixel with all its channels, where few channels would leave most of a
+/// block empty: their weights are stored over and over until they end with a block.
+bool depthwise_by_rows(const ConvProblem& p);
 PackedMatrix pack_depthwise_conv(const ConvProblem& p, std::span<const int8_t> codes);
 
 /// Codes as they come, channels last.

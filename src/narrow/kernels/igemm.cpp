@@ -164,9 +164,10 @@ Columns make_depthwise_columns(const PackedMatrix& w, int32_t z_x, std::span<con
   out.multiplier.assign(w.column_sums.size(), 0.0f);
   for (int64_t c = 0; c < w.shape.n; ++c) {
     const int64_t place = depthwise_place(c);
-    const int64_t b = bias.empty() ? 0 : bias[c];
+    const auto channel = static_cast<size_t>(c);
+    const int64_t b = bias.empty() ? 0 : bias[channel % bias.size()];
     out.corr[place] = wrap(b - int64_t{z_x} * w.column_sums[place]);
-    out.multiplier[place] = multiplier[multiplier.size() == 1 ? 0 : c];
+    out.multiplier[place] = multiplier[channel % multiplier.size()];
   }
   return out;
 }

@@ -75,7 +75,8 @@ struct Columns {
 /// uint8 activations. multiplier: one, or one per column; bias: none or one per column.
 Columns make_columns(const PackedMatrix& w, int32_t z_x, std::span<const int32_t> bias,
                      std::span<const float> multiplier);
-/// The same for depthwise weights, in their order.
+/// The same for depthwise weights, in their order; bias and multiplier begin again where the packed
+/// channels are more than they are.
 Columns make_depthwise_columns(const PackedMatrix& w, int32_t z_x, std::span<const int32_t> bias,
                                std::span<const float> multiplier);
 /// Only the correction, for run-time z_x; `corr` has whole panels.

@@ -21,6 +21,7 @@ struct KernelSet {
   DepthwiseRowFn depthwise_row;  // nullptr: none
   XorCopyFn xor_copy;
   QuantizeFn quantize;
+  InterleaveFn interleave;
   DequantizeFn dequantize;
   BinaryFn binary;
   LookupFn lookup;

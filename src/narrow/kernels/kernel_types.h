@@ -78,6 +78,7 @@ struct DepthwiseArgs {
   int64_t num_taps;     // a multiple of 4
   const int8_t* weights;
   int64_t channels;
+  int64_t period;     // channels behind which weights and epilogue begin again; a multiple of 64
   Epilogue epilogue;  // weight_zero: nullptr (asymmetric weights take another way)
   void* dst;
   int64_t ldc;
@@ -114,6 +115,10 @@ struct QuantizeArgs {
 };
 using QuantizeFn = void (*)(uint8_t* dst, const float* src, int64_t count,
                             const QuantizeArgs& args) noexcept;
+
+/// The pixels of 2 to 4 planes: dst[planes * p + j] = src[j * pitch + p].
+using InterleaveFn = void (*)(uint8_t* dst, const uint8_t* src, int64_t pitch, int64_t planes,
+                              int64_t pixels) noexcept;
 
 /// dst = float((src ^ flip) - zero_point) * scale.
 struct DequantizeArgs {

@@ -41,6 +41,13 @@ void quantize(uint8_t* dst, const float* src, int64_t count, const QuantizeArgs&
   }
 }
 
+void interleave(uint8_t* dst, const uint8_t* src, int64_t pitch, int64_t planes,
+                int64_t pixels) noexcept {
+  for (int64_t p = 0; p < pixels; ++p) {
+    for (int64_t j = 0; j < planes; ++j) dst[planes * p + j] = src[j * pitch + p];
+  }
+}
+
 void dequantize(float* dst, const uint8_t* src, int64_t count,
                 const DequantizeArgs& args) noexcept {
   for (int64_t i = 0; i < count; ++i) {

@@ -100,11 +100,12 @@ void depthwise(const DepthwiseArgs& args) noexcept {
   const int64_t block_bytes = args.num_taps * kDepthBlock;
   for (int64_t r = 0; r < args.m; ++r) {
     for (int64_t c = 0; c < args.channels; ++c) {
-      const int64_t in_block = c % kDepthBlock;
+      const int64_t at = c % args.period;
+      const int64_t in_block = at % kDepthBlock;
       // Channel 16 * lane + 4 * j + i stands at (j, lane, i).
       const int64_t place = in_block / 4 % 4 * 16 + in_block / 16 * 4 + in_block % 4;
-      const int64_t column = c - in_block + place;
-      const int8_t* w = args.weights + c / kDepthBlock * block_bytes + place * kGroup;
+      const int64_t column = at - in_block + place;
+      const int8_t* w = args.weights + at / kDepthBlock * block_bytes + place * kGroup;
       int32_t acc = args.epilogue.corr[column];
       for (int64_t t = 0; t < args.num_taps; ++t) {
         const int32_t x = args.rows[r][args.taps[t] + c];

@@ -51,7 +51,8 @@ inline __attribute__((always_inline)) __m128i finish(const Epilogue& e, __m256i 
 inline __attribute__((always_inline)) void store(const DepthwiseArgs& g, const Sums& acc,
                                                  int64_t row, int64_t c, int64_t count) {
   // Channel c + 4 * j + i of lane (c / 16) % 4 stands at (j, lane, i) of its block.
-  const int64_t column = c / kDepthBlock * kDepthBlock + c % kDepthBlock / 16 * 4;
+  const int64_t at = c % g.period;
+  const int64_t column = at / kDepthBlock * kDepthBlock + at % kDepthBlock / 16 * 4;
   alignas(16) __m128i v[4];
 #pragma GCC unroll 4
   for (int j = 0; j < 4; ++j) v[j] = finish(g.epilogue, acc.v[j], column + 16 * j);
@@ -75,8 +76,9 @@ inline __attribute__((always_inline)) void store(const DepthwiseArgs& g, const S
 void depthwise(const DepthwiseArgs& args) noexcept {
   for (int64_t c = 0; c < args.channels; c += 16) {
     const int64_t count = args.channels - c < 16 ? args.channels - c : 16;
+    const int64_t at = c % args.period;
     const int8_t* lane =
-        args.weights + c / kDepthBlock * (kDepthBlock * args.num_taps) + c % kDepthBlock;
+        args.weights + at / kDepthBlock * (kDepthBlock * args.num_taps) + at % kDepthBlock;
     for (int64_t r = 0; r < args.m; ++r) {
       Sums acc;
 #pragma GCC unroll 4

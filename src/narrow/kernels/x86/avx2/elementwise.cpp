@@ -101,6 +101,63 @@ void run_binary(uint8_t* dst, const uint8_t* a, int64_t step_a, const uint8_t* b
   }
 }
 
+inline __attribute__((always_inline)) __m128i load16(const uint8_t* p) {
+  return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+}
+
+inline __attribute__((always_inline)) void store16(uint8_t* p, __m128i v) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), v);
+}
+
+inline __attribute__((always_inline)) void interleave2(uint8_t* dst, const uint8_t* src,
+                                                       int64_t pitch) {
+  const __m128i a = load16(src);
+  const __m128i b = load16(src + pitch);
+  store16(dst, _mm_unpacklo_epi8(a, b));
+  store16(dst + 16, _mm_unpackhi_epi8(a, b));
+}
+
+inline __attribute__((always_inline)) void interleave4(uint8_t* dst, const uint8_t* src,
+                                                       int64_t pitch) {
+  const __m128i a = load16(src);
+  const __m128i b = load16(src + pitch);
+  const __m128i c = load16(src + 2 * pitch);
+  const __m128i d = load16(src + 3 * pitch);
+  const __m128i ab[2] = {_mm_unpacklo_epi8(a, b), _mm_unpackhi_epi8(a, b)};
+  const __m128i cd[2] = {_mm_unpacklo_epi8(c, d), _mm_unpackhi_epi8(c, d)};
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; ++i) {
+    store16(dst + 32 * i, _mm_unpacklo_epi16(ab[i], cd[i]));
+    store16(dst + 32 * i + 16, _mm_unpackhi_epi16(ab[i], cd[i]));
+  }
+}
+
+/// Byte i of the 48 is pixel i / 3 of plane i % 3.
+inline __attribute__((always_inline)) void interleave3(uint8_t* dst, const uint8_t* src,
+                                                       int64_t pitch) {
+  // Which pixel of a plane goes to each byte, -1: none.
+  const __m128i a_of[3] = {
+      _mm_setr_epi8(0, -1, -1, 1, -1, -1, 2, -1, -1, 3, -1, -1, 4, -1, -1, 5),
+      _mm_setr_epi8(-1, -1, 6, -1, -1, 7, -1, -1, 8, -1, -1, 9, -1, -1, 10, -1),
+      _mm_setr_epi8(-1, 11, -1, -1, 12, -1, -1, 13, -1, -1, 14, -1, -1, 15, -1, -1)};
+  const __m128i b_of[3] = {
+      _mm_setr_epi8(-1, 0, -1, -1, 1, -1, -1, 2, -1, -1, 3, -1, -1, 4, -1, -1),
+      _mm_setr_epi8(5, -1, -1, 6, -1, -1, 7, -1, -1, 8, -1, -1, 9, -1, -1, 10),
+      _mm_setr_epi8(-1, -1, 11, -1, -1, 12, -1, -1, 13, -1, -1, 14, -1, -1, 15, -1)};
+  const __m128i c_of[3] = {
+      _mm_setr_epi8(-1, -1, 0, -1, -1, 1, -1, -1, 2, -1, -1, 3, -1, -1, 4, -1),
+      _mm_setr_epi8(-1, 5, -1, -1, 6, -1, -1, 7, -1, -1, 8, -1, -1, 9, -1, -1),
+      _mm_setr_epi8(10, -1, -1, 11, -1, -1, 12, -1, -1, 13, -1, -1, 14, -1, -1, 15)};
+  const __m128i a = load16(src);
+  const __m128i b = load16(src + pitch);
+  const __m128i c = load16(src + 2 * pitch);
+#pragma GCC unroll 3
+  for (int i = 0; i < 3; ++i) {
+    const __m128i ab = _mm_or_si128(_mm_shuffle_epi8(a, a_of[i]), _mm_shuffle_epi8(b, b_of[i]));
+    store16(dst + 16 * i, _mm_or_si128(ab, _mm_shuffle_epi8(c, c_of[i])));
+  }
+}
+
 }  // namespace
 
 void xor_copy(uint8_t* dst, const uint8_t* src, int64_t count, uint8_t mask) noexcept {
@@ -122,6 +179,19 @@ void quantize(uint8_t* dst, const float* src, int64_t count, const QuantizeArgs&
       __builtin_memcpy(&x, src + i, static_cast<size_t>(left) * 4);
     }
     rounding.store(dst + i, left, zero_where_nan(_mm256_div_ps(x, scale)));
+  }
+}
+
+void interleave(uint8_t* dst, const uint8_t* src, int64_t pitch, int64_t planes,
+                int64_t pixels) noexcept {
+  int64_t p = 0;
+  for (; p + 16 <= pixels; p += 16) {
+    if (planes == 2) interleave2(dst + 2 * p, src + p, pitch);
+    if (planes == 3) interleave3(dst + 3 * p, src + p, pitch);
+    if (planes == 4) interleave4(dst + 4 * p, src + p, pitch);
+  }
+  for (; p < pixels; ++p) {
+    for (int64_t j = 0; j < planes; ++j) dst[planes * p + j] = src[j * pitch + p];
   }
 }
 

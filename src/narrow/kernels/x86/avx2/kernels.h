@@ -14,6 +14,8 @@ void pack(const uint8_t* b, int64_t ldb, int64_t k, int64_t n, uint8_t flip, int
 void depthwise(const DepthwiseArgs& args) noexcept;
 void xor_copy(uint8_t* dst, const uint8_t* src, int64_t count, uint8_t mask) noexcept;
 void quantize(uint8_t* dst, const float* src, int64_t count, const QuantizeArgs& args) noexcept;
+void interleave(uint8_t* dst, const uint8_t* src, int64_t pitch, int64_t planes,
+                int64_t pixels) noexcept;
 void dequantize(float* dst, const uint8_t* src, int64_t count, const DequantizeArgs& args) noexcept;
 void binary(uint8_t* dst, const uint8_t* a, int64_t step_a, const uint8_t* b, int64_t step_b,
             int64_t count, const BinaryArgs& args) noexcept;

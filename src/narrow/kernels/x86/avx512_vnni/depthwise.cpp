@@ -58,13 +58,13 @@ struct Output {
   __m512i flip;
 
   inline __attribute__((always_inline))
-  Output(const Epilogue& epilogue, void* to, int64_t c, int64_t left)
+  Output(const Epilogue& epilogue, int64_t at, void* to, int64_t c, int64_t left)
       : e(epilogue), mask(channels_mask(left)) {
     const int64_t element = e.out == Out::codes ? 1 : 4;
     dst = static_cast<std::byte*>(to) + c * element;
-    e.corr += c;
-    if (e.multiplier != nullptr) e.multiplier += c;
-    if (e.bias != nullptr) e.bias += c;
+    e.corr += at;
+    if (e.multiplier != nullptr) e.multiplier += at;
+    if (e.bias != nullptr) e.bias += at;
     const int zero_byte = e.zero_point + e.flip;
     hi = _mm512_set1_ps(e.hi);
     zero = _mm512_set1_epi16(static_cast<short>(zero_byte));
@@ -126,7 +126,7 @@ template <int KW, int S, int G>
 void run_row(const DepthwiseRowArgs& g) noexcept {
   constexpr int kLive = (KW + S - 1) / S;  // outputs under way
   for (int64_t c = 0; c < g.channels; c += kDepthBlock) {
-    const Output out(g.epilogue, g.dst, c, g.channels - c);
+    const Output out(g.epilogue, c, g.dst, c, g.channels - c);
     const int8_t* w = g.weights + c * (KW * G * kGroup);
     const Sums start = load_sums(out.e.corr);
     Sums acc[kLive];
@@ -173,8 +173,9 @@ void run_row(const DepthwiseRowArgs& g) noexcept {
 
 void depthwise(const DepthwiseArgs& g) noexcept {
   for (int64_t c = 0; c < g.channels; c += kDepthBlock) {
-    const Output out(g.epilogue, g.dst, c, g.channels - c);
-    const int8_t* block = g.weights + c * g.num_taps;
+    const int64_t at = c % g.period;
+    const Output out(g.epilogue, at, g.dst, c, g.channels - c);
+    const int8_t* block = g.weights + at * g.num_taps;
     const Sums start = load_sums(out.e.corr);
     for (int64_t r = 0; r < g.m; ++r) {
       Sums acc = start;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "narrow/kernels/kernel_types.h"
+#include "narrow/kernels/x86/avx2/kernels.h"
 
 namespace narrow::kernels::avx512_vnni {
 
@@ -15,6 +16,7 @@ void depthwise(const DepthwiseArgs& args) noexcept;
 void depthwise_row(const DepthwiseRowArgs& args) noexcept;
 void xor_copy(uint8_t* dst, const uint8_t* src, int64_t count, uint8_t mask) noexcept;
 void quantize(uint8_t* dst, const float* src, int64_t count, const QuantizeArgs& args) noexcept;
+using avx2::interleave;
 void dequantize(float* dst, const uint8_t* src, int64_t count, const DequantizeArgs& args) noexcept;
 void binary(uint8_t* dst, const uint8_t* a, int64_t step_a, const uint8_t* b, int64_t step_b,
             int64_t count, const BinaryArgs& args) noexcept;

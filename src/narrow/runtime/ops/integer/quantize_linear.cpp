@@ -137,6 +137,10 @@ class QuantizeStep final : public Step {
         kernels_.quantize(codes.data() + j * kTilePixels, x + (c + j) * area, pixels,
                           grids_.quantize(grid));
       }
+      if (channels == count && count >= 2 && count <= 4) {
+        kernels_.interleave(y, codes.data(), kTilePixels, count, pixels);
+        return;
+      }
       for (int64_t p = 0; p < pixels; ++p) {
         for (int64_t j = 0; j < count; ++j) {
           y[p * channels + c + j] = codes[static_cast<size_t>(j * kTilePixels + p)];
