@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
 #include <mutex>
 #include <set>
 #include <thread>
@@ -47,6 +48,45 @@ TEST(Parallel, NestedWorkStaysOnItsThread) {
     EXPECT_EQ(current_threads(), 1);
   });
   EXPECT_EQ(current_threads(), 4);
+}
+
+TEST(Parallel, SeveralThreadsAtOnceAndMoreThanThereAreCpus) {
+  std::vector<std::thread> callers;
+  std::atomic<int64_t> sum{0};
+  for (int c = 0; c < 3; ++c) {
+    callers.emplace_back([&] {
+      const ThreadLimit limit(5);
+      for (int round = 0; round < 300; ++round) {
+        parallel_blocks(round % 9, [&](int64_t i) { sum += i + 1; });
+      }
+    });
+  }
+  for (std::thread& caller : callers) caller.join();
+  int64_t expected = 0;
+  for (int64_t round = 0; round < 300; ++round) expected += round % 9 * (round % 9 + 1) / 2;
+  EXPECT_EQ(sum.load(), 3 * expected);
+}
+
+TEST(Parallel, HelpersThatSleepAreWoken) {
+  const ThreadLimit limit(2);
+  for (int round = 0; round < 5; ++round) {
+    // Either of two blocks waits for the other: a second thread has to come.
+    std::atomic<int> begun{0};
+    const auto meet = [&](int64_t) {
+      ++begun;
+      while (begun < 2) std::this_thread::yield();
+    };
+    parallel_blocks(2, meet);
+    {
+      const OpenmpWork openmp;
+      begun = 0;
+      parallel_blocks(2, meet);
+    }
+    note_openmp_work();
+    begun = 0;
+    parallel_blocks(2, meet);
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
 }
 
 TEST(Parallel, LimitsNestAndEnd) {

@@ -5,11 +5,12 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <exception>
 #include <mutex>
-#include <thread>
-#include <vector>
+
+#include "narrow/core/thread_team.h"
 
 #ifdef NARROW_OPENMP
 #include <omp.h>
@@ -20,6 +21,14 @@ namespace {
 
 thread_local int t_limit = 0;        // 0: not limited
 thread_local bool t_inside = false;  // in a parallel region
+
+#ifdef NARROW_OPENMP
+using Clock = std::chrono::steady_clock;
+// libgomp's helpers look for work that long after a region, on CPUs that ours would want.
+constexpr std::chrono::milliseconds kOpenmpStays{4};
+thread_local Clock::time_point t_openmp_until{};
+thread_local int t_openmp_scopes = 0;
+#endif
 
 int count_cpus() {
   cpu_set_t set;
@@ -90,6 +99,24 @@ ThreadLimit::~ThreadLimit() {
 #endif
 }
 
+void note_openmp_work() {
+#ifdef NARROW_OPENMP
+  if (current_threads() > 1) t_openmp_until = Clock::now() + kOpenmpStays;
+#endif
+}
+
+OpenmpWork::OpenmpWork() {
+#ifdef NARROW_OPENMP
+  ++t_openmp_scopes;
+#endif
+}
+
+OpenmpWork::~OpenmpWork() {
+#ifdef NARROW_OPENMP
+  --t_openmp_scopes;
+#endif
+}
+
 void parallel_blocks(int64_t blocks, const std::function<void(int64_t)>& block) {
   const auto threads = static_cast<int>(std::min<int64_t>(current_threads(), blocks));
   if (threads <= 1) {
@@ -99,16 +126,15 @@ void parallel_blocks(int64_t blocks, const std::function<void(int64_t)>& block) 
   std::atomic<int64_t> next{0};
   FirstError error;
 #ifdef NARROW_OPENMP
+  if (t_openmp_scopes > 0 || Clock::now() < t_openmp_until) {
 #pragma omp parallel num_threads(threads)
-  work(blocks, block, next, error);
-#else
-  std::vector<std::thread> helpers;
-  for (int t = 1; t < threads; ++t) {
-    helpers.emplace_back([&] { work(blocks, block, next, error); });
+    work(blocks, block, next, error);
+    error.rethrow();
+    return;
   }
-  work(blocks, block, next, error);
-  for (std::thread& helper : helpers) helper.join();
 #endif
+  thread_local ThreadTeam team;
+  team.run(threads, [&] { work(blocks, block, next, error); });
   error.rethrow();
 }
 

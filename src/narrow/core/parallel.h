@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The one thread pool. Work is cut into blocks whose borders depend on the problem alone, never on
+// Threads. Work is cut into blocks whose borders depend on the problem alone, never on
 // the number of threads, so that results do not either. The first exception cancels the remaining
 // blocks and is rethrown; a nested call runs on the calling thread.
 #pragma once
@@ -26,6 +26,19 @@ class ThreadLimit {
 
  private:
   int saved_;
+};
+
+/// Says that a library has just run OpenMP work from this thread: its helpers are at hand for some
+/// milliseconds, and parallel work goes to them meanwhile rather than compete with them.
+void note_openmp_work();
+
+/// The same while it lives: around work that another library interleaves with ours.
+class OpenmpWork {
+ public:
+  OpenmpWork();
+  ~OpenmpWork();
+  OpenmpWork(const OpenmpWork&) = delete;
+  OpenmpWork& operator=(const OpenmpWork&) = delete;
 };
 
 /// Calls block(i) for i in [0, blocks), each once, on any thread.

@@ -9,6 +9,7 @@
 
 #include "narrow/core/cpu.h"
 #include "narrow/core/error.h"
+#include "narrow/core/parallel.h"
 #include "narrow/runtime/ops/strided.h"
 
 namespace narrow::ops::onednn {
@@ -135,6 +136,7 @@ void Prepared::run(std::span<void* const> pointers, std::span<std::byte> scratch
     if (status != dnnl_success) throw dnnl::error(status, "a primitive could not run");
     execution->stream.wait();
   });
+  note_openmp_work();
   give_back(std::move(execution));
 }
 

@@ -4,7 +4,7 @@
 #include <bit>
 #include <cmath>
 
-#include "narrow/train/engine/clones.h"
+#include "narrow/core/clones.h"
 
 namespace narrow::train {
 namespace {

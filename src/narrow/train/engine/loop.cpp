@@ -52,6 +52,7 @@ class Threads {
 
  private:
   ThreadLimit limit_;
+  OpenmpWork libtorch_;
   int saved_;
 };
 

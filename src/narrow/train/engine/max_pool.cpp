@@ -6,7 +6,7 @@
 #include <limits>
 #include <vector>
 
-#include "narrow/train/engine/clones.h"
+#include "narrow/core/clones.h"
 
 namespace narrow::train {
 namespace {
