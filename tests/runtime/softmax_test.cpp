@@ -18,9 +18,9 @@ std::vector<float> expected(const std::vector<float>& x, int64_t outer, int64_t 
   for (int64_t line = 0; line < outer * inner; ++line) {
     const int64_t at = line / inner * extent * inner + line % inner;
     double sum = 0;
-    for (int64_t i = 0; i < extent; ++i) sum += std::exp(double{x[at + i * inner]});
+    for (int64_t i = 0; i < extent; ++i) sum += std::exp(double{x[at + i * inner]} - x[at]);
     for (int64_t i = 0; i < extent; ++i) {
-      const double t = double{x[at + i * inner]} - std::log(sum);
+      const double t = double{x[at + i * inner]} - x[at] - std::log(sum);
       y[at + i * inner] = static_cast<float>(log ? t : std::exp(t));
     }
   }
