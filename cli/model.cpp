@@ -22,8 +22,9 @@ CLI::Option* add_model(CLI::App& command, const std::string& name, std::string& 
 
 void add_compute(CLI::App& command, std::string& compute) {
   compute = "integer";
-  add_choice(command, "--compute", compute, {"integer", "float", "reference"},
+  add_choice(command, "--compute", compute, {"integer", "float", "bfloat16", "reference"},
              "integer: quantized layers on integers (default); float: every node in float; "
+             "bfloat16: so, with operands of convolutions and products rounded to bfloat16; "
              "reference: the plain specification, slow");
 }
 
@@ -55,7 +56,8 @@ Graph load_model(const std::string& path) {
 SessionOptions session_options(const Context& context, const std::string& compute) {
   SessionOptions options;
   options.threads = context.thread_count();
-  options.lower = compute != "float";
+  options.bfloat16 = compute == "bfloat16";
+  options.lower = compute != "float" && !options.bfloat16;
   options.reference = compute == "reference";
   return options;
 }

@@ -50,9 +50,13 @@ std::vector<const OpImpl*> rows_of(const OpCase& c) {
   return rows;
 }
 
+bool is_bfloat16_row(const OpImpl& row) {
+  return std::string_view(row.name).ends_with(":bfloat16");
+}
+
 bool accepts(const OpImpl& row, const OpCase& c, Constants constants) {
   const Graph graph = graph_of(c, constants);
-  return row.accepts(graph, node_of(graph), {}).empty();
+  return row.accepts(graph, node_of(graph), {.bfloat16 = is_bfloat16_row(row)}).empty();
 }
 
 bool is_reference(const OpImpl& row) {
@@ -70,12 +74,15 @@ std::string describe(const OpImpl& row, const OpCase& c, const RunVariant& v) {
          (v.place == Place::own ? "" : ", in place");
 }
 
-Tolerance tolerance_for(const OpCase& c) {
+constexpr Tolerance kOfBfloat16{3e-2, 1e-2, 100};
+
+Tolerance tolerance_for(const OpImpl& row, const OpCase& c) {
+  if (is_bfloat16_row(row)) return kOfBfloat16;
   for (const auto* operands : {&c.inputs, &c.outputs}) {
     for (const Tensor& t : *operands) {
       // 11 and 8 bits of mantissa; the reference evaluator rounds at every step.
       if (t.defined() && t.dtype() == DType::float16) return {4e-3, 2e-3, 100};
-      if (t.defined() && t.dtype() == DType::bfloat16) return {3e-2, 1e-2, 100};
+      if (t.defined() && t.dtype() == DType::bfloat16) return kOfBfloat16;
     }
   }
   return {};
@@ -87,7 +94,7 @@ void expect_answer(const OpImpl& row, const OpCase& c, const RunVariant& variant
     const std::vector<Tensor> results = run_row(row, c, variant);
     for (size_t i = 0; i < results.size(); ++i) {
       if (!c.outputs[i].defined()) continue;
-      EXPECT_EQ(difference(c.outputs[i], results[i], tolerance_for(c)), "") << "output " << i;
+      EXPECT_EQ(difference(c.outputs[i], results[i], tolerance_for(row, c)), "") << "output " << i;
     }
   } catch (const Error& error) {
     ADD_FAILURE() << error.what();

@@ -99,7 +99,8 @@ class Step {
 /// Options of the plan that implementations look at.
 struct StepOptions {
   bool deterministic_reference = false;  // only `reference` rows: the specification run
-  bool repack = true;  // off: weights stay where they are, mapped, and kernels read them there
+  bool bfloat16 = false;  // products of operands rounded to bfloat16, where a row can
+  bool repack = true;     // off: weights stay where they are, mapped, and kernels read them there
 };
 
 /// Empty: accepted. Otherwise why not.

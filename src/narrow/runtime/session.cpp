@@ -7,6 +7,8 @@
 #include <atomic>
 #include <utility>
 
+#include "narrow/core/cpu.h"
+#include "narrow/core/error.h"
 #include "narrow/core/parallel.h"
 #include "narrow/runtime/infer_node.h"
 #include "narrow/runtime/prepare.h"
@@ -17,8 +19,14 @@ namespace narrow {
 namespace {
 
 PlanOptions plan_options(const SessionOptions& options) {
+  if (options.bfloat16 &&
+      !(cpu_multiplies_bfloat16() && active_isa() == supported_isas().front())) {
+    throw Error(ErrorCode::unsupported, "no products of bfloat16 numbers on this CPU",
+                "they need AVX-512 BF16 or AMX, and no lower NARROW_ISA or --isa");
+  }
   PlanOptions plan;
   plan.step.deterministic_reference = options.reference;
+  plan.step.bfloat16 = options.bfloat16;
   plan.step.repack = options.repack;
   plan.profile = options.profile;
   plan.progress = options.progress;

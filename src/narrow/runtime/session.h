@@ -33,6 +33,9 @@ struct SessionOptions {
   bool sample_ranges = false;
   /// Only reference implementations: the specification, slow.
   bool reference = false;
+  /// Convolutions and matrix products in float round their operands to bfloat16; sums stay float32.
+  /// Throws unsupported where the CPU (or NARROW_ISA) has no such products.
+  bool bfloat16 = false;
   bool profile = false;
   /// Bring weights in blocks into the kernels' layout: faster, but a copy in memory. Off: they are
   /// read where they are (a mapped file).

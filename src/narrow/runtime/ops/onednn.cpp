@@ -6,7 +6,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 
+#include "narrow/core/clones.h"
 #include "narrow/core/cpu.h"
 #include "narrow/core/error.h"
 #include "narrow/core/parallel.h"
@@ -180,13 +182,55 @@ size_t PackedWeights::packed_bytes() const {
   return bytes;
 }
 
-dnnl::memory::desc strided(std::span<const int64_t> dims, std::span<const int64_t> strides) {
-  return {dnnl::memory::dims(dims.begin(), dims.end()), dnnl::memory::data_type::f32,
+dnnl::memory::desc strided(std::span<const int64_t> dims, std::span<const int64_t> strides,
+                           DataType type) {
+  return {dnnl::memory::dims(dims.begin(), dims.end()), type,
           dnnl::memory::dims(strides.begin(), strides.end())};
 }
 
-dnnl::memory::desc channels_last(std::span<const int64_t> dims) {
-  return strided(dims, memory_strides(dims, Layout::channels_last));
+dnnl::memory::desc channels_last(std::span<const int64_t> dims, DataType type) {
+  return strided(dims, memory_strides(dims, Layout::channels_last), type);
+}
+
+namespace {
+
+constexpr int64_t kRoundBlock = 65536;  // elements: some 10 us
+
+int64_t rounded_bytes(int64_t elements) {
+  return (elements * 2 + 63) / 64 * 64;
+}
+
+/// To the nearest, ties to even; NaN stays one. As to_bfloat16().
+NARROW_CLONES void round_to_bfloat16(const float* x, uint16_t* y, int64_t count) {
+  NARROW_SIMD
+  for (int64_t i = 0; i < count; ++i) {
+    const auto bits = std::bit_cast<uint32_t>(x[i]);
+    const uint32_t nearest = bits + 0x7fffU + ((bits >> 16) & 1U);
+    const bool is_nan = (bits & 0x7fffffffU) > 0x7f800000U;
+    y[i] = static_cast<uint16_t>((is_nan ? bits | 0x400000U : nearest) >> 16);
+  }
+}
+
+}  // namespace
+
+bool Prepared::takes_bfloat16() const {
+  return arguments_.front().desc.data_type() == DataType::bf16;
+}
+
+size_t scratch_with_source(const Prepared& prepared, int64_t elements) {
+  const int64_t bytes = prepared.takes_bfloat16() ? rounded_bytes(elements) : 0;
+  return prepared.scratch_bytes() + static_cast<size_t>(bytes);
+}
+
+void* source(const Prepared& prepared, const float* x, int64_t elements,
+             std::span<std::byte>& scratch) {
+  if (!prepared.takes_bfloat16()) return const_cast<float*>(x);
+  auto* rounded = reinterpret_cast<uint16_t*>(scratch.data());
+  parallel_for(elements, kRoundBlock, [&](int64_t begin, int64_t end) {
+    round_to_bfloat16(x + begin, rounded + begin, end - begin);
+  });
+  scratch = scratch.subspan(static_cast<size_t>(rounded_bytes(elements)));
+  return rounded;
 }
 
 }  // namespace narrow::ops::onednn

@@ -10,6 +10,7 @@
 #include <mutex>
 #include <oneapi/dnnl/dnnl.hpp>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "narrow/runtime/op_impl.h"
@@ -43,6 +44,8 @@ class Prepared {
   /// taken for it.
   void run(std::span<void* const> pointers, std::span<std::byte> scratch) const;
   size_t scratch_bytes() const { return scratch_bytes_; }
+  /// Whether the first argument is bfloat16.
+  bool takes_bfloat16() const;
 
  private:
   struct Execution;
@@ -87,10 +90,36 @@ class PackedWeights {
   mutable std::vector<dnnl::memory> formats_;
 };
 
-/// The descriptor of a float32 value [N, C, spatial...] in channels_last memory.
-dnnl::memory::desc channels_last(std::span<const int64_t> dims);
+using DataType = dnnl::memory::data_type;
+
+/// The descriptor of a value [N, C, spatial...] in channels_last memory.
+dnnl::memory::desc channels_last(std::span<const int64_t> dims, DataType type = DataType::f32);
 /// ... with explicit strides.
-dnnl::memory::desc strided(std::span<const int64_t> dims, std::span<const int64_t> strides);
+dnnl::memory::desc strided(std::span<const int64_t> dims, std::span<const int64_t> strides,
+                           DataType type = DataType::f32);
+
+/// The primitive that `make` gives for bfloat16 operands if that is wanted and oneDNN has fast code
+/// for it, else for float32.
+template <class Make>
+auto choose_type(bool bfloat16, const Make& make) {
+  if (bfloat16) {
+    try {
+      auto pd = make(DataType::bf16);
+      // "ref:any" and the like are plain loops.
+      if (std::string_view(pd.impl_info_str()).find("ref") == std::string_view::npos) return pd;
+    } catch (const dnnl::error&) {
+      // not there for these shapes
+    }
+  }
+  return make(DataType::f32);
+}
+
+/// Scratch of a step whose first operand has that many elements.
+size_t scratch_with_source(const Prepared& prepared, int64_t elements);
+/// Rounds the operand into the front of the scratch if the primitive wants it so; gives where it is
+/// now and leaves the rest of the scratch.
+void* source(const Prepared& prepared, const float* x, int64_t elements,
+             std::span<std::byte>& scratch);
 
 }  // namespace narrow::ops::onednn
 

@@ -32,13 +32,14 @@ memory::dims holes(const Dims& dilations) {
 }
 
 /// Weights [M, C / group, kernel...] with the group as an axis of its own.
-memory::desc conv_weights(const Dims& w, int64_t group, memory::format_tag format) {
+memory::desc conv_weights(const Dims& w, int64_t group, memory::format_tag format,
+                          onednn::DataType type = onednn::DataType::f32) {
   memory::dims dims = to_dims(w);
   if (group > 1) {
     dims[0] /= group;
     dims.insert(dims.begin(), group);
   }
-  if (format == memory::format_tag::any) return {dims, memory::data_type::f32, format};
+  if (format == memory::format_tag::any) return {dims, type, format};
   return onednn::strided(dims, row_major_strides(dims));
 }
 
@@ -61,8 +62,11 @@ memory::desc transposed_weights(const Dims& w, int64_t group, memory::format_tag
 
 class OneDnnConv final : public Step {
  public:
-  OneDnnConv(const Graph& graph, const Node& node)
-      : node_(node), transposed_(node.op == "ConvTranspose"), activation_(activation_of(node)) {
+  OneDnnConv(const Graph& graph, const Node& node, bool bfloat16 = false)
+      : node_(node),
+        transposed_(node.op == "ConvTranspose"),
+        bfloat16_(bfloat16),
+        activation_(activation_of(node)) {
     const Tensor& w = *graph.constant(node.inputs[1]);
     weight_dims_ = w.dims();
     group_ = node.int_or("group", 1);
@@ -87,7 +91,8 @@ class OneDnnConv final : public Step {
   }
   size_t packed_bytes() const override { return weights_->packed_bytes(); }
   size_t scratch_bytes(std::span<const Dims> inputs, std::span<const Dims>) const override {
-    return num_elements(inputs[0]) == 0 ? 0 : prepared(inputs[0])->scratch_bytes();
+    const int64_t elements = num_elements(inputs[0]);
+    return elements == 0 ? 0 : onednn::scratch_with_source(*prepared(inputs[0]), elements);
   }
 
   void run(RunContext& context) const override {
@@ -97,9 +102,12 @@ class OneDnnConv final : public Step {
     if (has_residual_ && context.inputs[kResidual].data != y.data) {
       std::memcpy(y.data, context.inputs[kResidual].data, view_bytes(y));
     }
-    void* pointers[3] = {x.data, y.data, nullptr};
+    const auto primitive = prepared(x.dims);
+    std::span<std::byte> scratch = context.scratch;
+    void* pointers[3] = {onednn::source(*primitive, x.as<float>(), x.elements(), scratch), y.data,
+                         nullptr};
     if (has_bias_) pointers[2] = context.inputs[kBias].data;
-    prepared(x.dims)->run({pointers, has_bias_ ? size_t{3} : size_t{2}}, context.scratch);
+    primitive->run({pointers, has_bias_ ? size_t{3} : size_t{2}}, scratch);
   }
 
  private:
@@ -117,13 +125,16 @@ class OneDnnConv final : public Step {
   std::shared_ptr<const onednn::Prepared> make_conv(const Dims& x) const {
     const ConvGeometry g = conv_geometry(node_, x, weight_dims_);
     const memory::desc bias = bias_desc(weight_dims_[0]);
-    const memory::desc src = onednn::channels_last(x);
     const memory::desc dst = onednn::channels_last(output_dims(x, weight_dims_[0], g));
     using Conv = dnnl::convolution_forward;
-    const Conv::desc desc(dnnl::prop_kind::forward_inference, dnnl::algorithm::convolution_direct,
-                          src, weights(memory::format_tag::any), bias, dst, to_dims(g.strides),
-                          holes(g.dilations), to_dims(g.pads_begin), to_dims(g.pads_end));
-    return finish(Conv::primitive_desc(desc, attributes(), onednn::engine()), src, dst, bias);
+    const auto pd = onednn::choose_type(bfloat16_, [&](onednn::DataType type) {
+      const memory::desc w = conv_weights(weight_dims_, group_, memory::format_tag::any, type);
+      const Conv::desc desc(dnnl::prop_kind::forward_inference, dnnl::algorithm::convolution_direct,
+                            onednn::channels_last(x, type), w, bias, dst, to_dims(g.strides),
+                            holes(g.dilations), to_dims(g.pads_begin), to_dims(g.pads_end));
+      return Conv::primitive_desc(desc, attributes(), onednn::engine());
+    });
+    return finish(pd, pd.src_desc(), dst, bias);
   }
 
   std::shared_ptr<const onednn::Prepared> make_transposed(const Dims& x) const {
@@ -179,6 +190,7 @@ class OneDnnConv final : public Step {
 
   Node node_;
   bool transposed_;
+  bool bfloat16_;
   Activation activation_;
   Dims weight_dims_;
   int64_t group_ = 1;
@@ -199,7 +211,17 @@ Refusal accept_conv(const Graph& graph, const Node& node, const StepOptions& opt
   return refuse_spatial_rank(graph, node, 0);
 }
 
+Refusal accept_bfloat16(const Graph& graph, const Node& node, const StepOptions& options) {
+  return options.bfloat16 ? accept_conv(graph, node, options) : "bfloat16 was not asked for";
+}
+
+std::unique_ptr<Step> make_bfloat16(const Graph& graph, const Node& node, const StepOptions&) {
+  return std::make_unique<OneDnnConv>(graph, node, true);
+}
+
 const OpImpl kRows[] = {
+    {"", "Conv", "onednn:bfloat16", accept_bfloat16, make_bfloat16},
+    {"narrow", "FusedConv", "onednn:bfloat16", accept_bfloat16, make_bfloat16},
     {"", "Conv", "onednn", accept_conv, make<OneDnnConv>},
     {"narrow", "FusedConv", "onednn", accept_conv, make<OneDnnConv>},
     {"", "ConvTranspose", "onednn", accept_conv, make<OneDnnConv>},

@@ -41,7 +41,8 @@ Tensor bias_vector(const Tensor& c, float beta, int64_t n) {
 /// a [.., M, K] times a constant B: rows of all leading axes are one matrix.
 class OneDnnGemm final : public Step {
  public:
-  OneDnnGemm(const Graph& graph, const Node& node) : activation_(activation_of(node)) {
+  OneDnnGemm(const Graph& graph, const Node& node, bool bfloat16 = false)
+      : bfloat16_(bfloat16), activation_(activation_of(node)) {
     const Tensor& b = *graph.constant(node.inputs[1]);
     const bool transposed = node.int_or("transB", 0) != 0;
     n_ = b.dim(transposed ? 0 : 1);
@@ -68,7 +69,7 @@ class OneDnnGemm final : public Step {
   size_t packed_bytes() const override { return weights_->packed_bytes(); }
   size_t scratch_bytes(std::span<const Dims> inputs, std::span<const Dims>) const override {
     const int64_t rows = rows_of(inputs[0]);
-    return rows == 0 ? 0 : prepared(rows)->scratch_bytes();
+    return rows == 0 ? 0 : onednn::scratch_with_source(*prepared(rows), rows * k_);
   }
   void run(RunContext& context) const override {
     const TensorView& a = context.inputs[0];
@@ -77,9 +78,12 @@ class OneDnnGemm final : public Step {
     if (has_residual_ && context.inputs[kResidual].data != y.data) {
       std::memcpy(y.data, context.inputs[kResidual].data, view_bytes(y));
     }
-    void* pointers[3] = {a.data, y.data, const_cast<std::byte*>(bias_.raw())};
+    const auto primitive = prepared(rows_of(a.dims));
+    std::span<std::byte> scratch = context.scratch;
+    void* pointers[3] = {onednn::source(*primitive, a.as<float>(), a.elements(), scratch), y.data,
+                         const_cast<std::byte*>(bias_.raw())};
     const size_t count = bias_.defined() ? 3 : 2;
-    prepared(rows_of(a.dims))->run({pointers, count}, context.scratch);
+    primitive->run({pointers, count}, scratch);
   }
 
  private:
@@ -90,17 +94,19 @@ class OneDnnGemm final : public Step {
   }
 
   std::shared_ptr<const onednn::Prepared> make_product(int64_t rows) const {
-    const memory::desc src = onednn::strided(Dims{rows, k_}, Dims{k_, 1});
     const memory::desc dst = onednn::strided(Dims{rows, n_}, Dims{n_, 1});
-    const memory::desc weights({n_, k_}, memory::data_type::f32, memory::format_tag::any);
     memory::desc bias;
     if (bias_.defined()) bias = {{n_}, memory::data_type::f32, memory::format_tag::a};
     using Product = dnnl::inner_product_forward;
-    const Product::desc desc(dnnl::prop_kind::forward_inference, src, weights, bias, dst);
     const auto attributes = onednn::attributes_of(
         activation_, has_residual_ ? onednn::Residual::yes : onednn::Residual::no);
-    const Product::primitive_desc pd(desc, attributes, onednn::engine());
-    std::vector<onednn::Argument> arguments{{DNNL_ARG_SRC, src}, {DNNL_ARG_DST, dst}};
+    const auto pd = onednn::choose_type(bfloat16_, [&](onednn::DataType type) {
+      const memory::desc src = onednn::strided(Dims{rows, k_}, Dims{k_, 1}, type);
+      const memory::desc weights({n_, k_}, type, memory::format_tag::any);
+      const Product::desc desc(dnnl::prop_kind::forward_inference, src, weights, bias, dst);
+      return Product::primitive_desc(desc, attributes, onednn::engine());
+    });
+    std::vector<onednn::Argument> arguments{{DNNL_ARG_SRC, pd.src_desc()}, {DNNL_ARG_DST, dst}};
     if (bias_.defined()) arguments.push_back({DNNL_ARG_BIAS, bias});
     return std::make_shared<const onednn::Prepared>(
         Product(pd), std::move(arguments),
@@ -109,6 +115,7 @@ class OneDnnGemm final : public Step {
         pd.scratchpad_desc().get_size());
   }
 
+  bool bfloat16_;
   Activation activation_;
   int64_t n_ = 0;
   int64_t k_ = 0;
@@ -141,7 +148,18 @@ Refusal accept_product(const Graph& graph, const Node& node, const StepOptions& 
   return refuse_bias(graph, node, b->dim(node.int_or("transB", 0) != 0 ? 0 : 1));
 }
 
+Refusal accept_bfloat16(const Graph& graph, const Node& node, const StepOptions& options) {
+  return options.bfloat16 ? accept_product(graph, node, options) : "bfloat16 was not asked for";
+}
+
+std::unique_ptr<Step> make_bfloat16(const Graph& graph, const Node& node, const StepOptions&) {
+  return std::make_unique<OneDnnGemm>(graph, node, true);
+}
+
 const OpImpl kRows[] = {
+    {"", "Gemm", "onednn:bfloat16", accept_bfloat16, make_bfloat16},
+    {"narrow", "FusedGemm", "onednn:bfloat16", accept_bfloat16, make_bfloat16},
+    {"", "MatMul", "onednn:bfloat16", accept_bfloat16, make_bfloat16},
     {"", "Gemm", "onednn", accept_product, make<OneDnnGemm>},
     {"narrow", "FusedGemm", "onednn", accept_product, make<OneDnnGemm>},
     {"", "MatMul", "onednn", accept_product, make<OneDnnGemm>},
