@@ -92,7 +92,8 @@ void add_bench(CLI::App& app, Context& context) {
       ->type_name("[NAME=]FILE")
       ->expected(1, -1)
       ->excludes(batch);
-  command->add_flag("--profile", flags->profile, "Add the time of each node");
+  command->add_flag("--profile", flags->profile,
+                    "Add each node's time, GOPS, GB/s and what of the machine's peak that is");
   add_integer(*command, "--prompt-tokens", flags->llm.prompt_tokens, 1, 1 << 24,
               "Language models: tokens of the prompt (default 256)");
   add_integer(*command, "--new-tokens", flags->llm.new_tokens, 1, 1 << 24,

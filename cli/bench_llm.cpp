@@ -4,6 +4,7 @@
 #include "llm.h"
 #include "model.h"
 #include "narrow/evaluate/bench.h"
+#include "narrow/kernels/peaks.h"
 #include "narrow/llm/speed.h"
 #include "narrow/report/json.h"
 #include "narrow/report/table.h"
@@ -65,7 +66,8 @@ void bench_language_model(const LlmBenchFlags& flags, Context& context) {
   const llm::MemoryPlan plan = llm::memory_plan(model.config(), options.decoder);
   const Json said = say_memory(model.checkpoint(), plan, context);
   const llm::SpeedResult result = llm::measure_speed(model, options);
-  const Memory memory{peak_rss_bytes(), llm::measure_memory_read(result.threads)};
+  Memory memory{peak_rss_bytes(), 0};
+  memory.read_gb_per_s = kernels::measure_read(kernels::kMemoryBytes, {.threads = result.threads});
   Json j = json_of(result, memory);
   j["kv_cache"] = llm::to_string(plan.cache);
   j["memory"] = said;

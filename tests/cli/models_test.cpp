@@ -280,7 +280,21 @@ TEST_F(Run, BenchTakesInputsAndProfiles) {
   }
   EXPECT_EQ(nodes.count("/LogSoftmax"), 1u);
   EXPECT_GT(total, 0);
-  EXPECT_LE(total, 1.5 * json.at("mean_us").get<double>());
+  EXPECT_LE(total, 1.5 * json.at("mean_us").get<double>());  // as medians of three cannot exceed
+  EXPECT_NEAR(json.at("profile_total").at("microseconds").get<double>(), total, 1e-6 * total);
+  EXPECT_EQ(json.at("profile_total").at("macs"), json.at("macs"));
+  EXPECT_GT(json.at("peaks").at("read_gb_per_s"), 0.0);
+  EXPECT_GE(json.at("reorders").at("count"), 0);
+}
+
+TEST(Bench, ProfileAsATable) {
+  const Outcome outcome =
+      narrow_program({"bench", fashion_model(), "--runs", "3", "--profile", "--threads", "1"});
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  for (const char* piece : {"GOPS", "GB/s", "of peak", "\ntotal ", "between layouts",
+                            "peaks of 1 thread: ", " float "}) {
+    expect_contains(outcome.out, piece);
+  }
 }
 
 TEST(Bench, PeakMemoryIsItsOwn) {

@@ -5,6 +5,7 @@
 
 #include <limits>
 
+#include "emulated_tiles.h"
 #include "guard_buffer.h"
 #include "kernel_inputs.h"
 #include "narrow/core/parallel.h"
@@ -146,7 +147,7 @@ class Product {
 
 void check_all(const Case& c) {
   Product product(c);
-  for (const KernelSet* set : testing::runnable_kernels()) product.check(*set);
+  for (const KernelSet* set : testing::product_kernels()) product.check(*set);
 }
 
 TEST(Igemm, EveryTileEdge) {
@@ -239,7 +240,7 @@ TEST(Igemm, MultiplierWithoutFiniteProduct) {
   const Columns columns = make_columns(w, 0, {}, multiplier);
   const uint8_t a[4] = {1, 2, 3, 4};
   const int64_t tap = 0;
-  for (const KernelSet* set : testing::runnable_kernels()) {
+  for (const KernelSet* set : testing::product_kernels()) {
     uint8_t dst[4] = {};
     IgemmProblem p;
     p.m = 1;

@@ -23,7 +23,6 @@ TEST(SpeedTest, DecodesTheMostLikelyTokensAndCountsBytes) {
   EXPECT_EQ(r.threads, 1);
   EXPECT_GT(r.prefill_tokens_per_second, 0);
   EXPECT_GT(r.decode_tokens_per_second, 0);
-  EXPECT_GT(measure_memory_read(1), 0);
   // Embedding (tied: it is the output matrix), layers and norms in bfloat16, norms in float32 or
   // bfloat16 as the file has them; 7 tokens of cache.
   uint64_t all = 0;

@@ -101,13 +101,38 @@ TEST(Results, BenchHasTheContractsKeys) {
   r.median_us = 90.5;
   r.macs = {99, 100};
   r.output_hash = "0123456789abcdef";
-  r.profile = {{"conv1", "QConv", "avx512_vnni:igemm", 12.5, 100, 3}};
+  NodeProfile conv{"conv1", "QConv", "avx512_vnni:igemm", 10, 50000};
+  conv.integer_macs = true;
+  conv.bytes = 3000;
+  NodeProfile reorder{"reorder x to plain", "Reorder", "reorder", 30};
+  reorder.is_reorder = true;
+  reorder.bytes = 200;
+  conv.runs = reorder.runs = r.runs = 3;
+  r.profile = {conv, reorder};
+  r.peaks = {.threads = 2, .isa = "avx512_vnni", .integer_gops = 40, .read_gb_per_s = 5};
   const json j = json::parse(to_json(r));
   for (const char* key : {"median_us", "p90_us", "peak_rss_bytes", "output_hash"}) {
     EXPECT_TRUE(j.contains(key)) << key;
   }
   EXPECT_EQ(j["integer_mac_fraction"], 0.99);
-  EXPECT_NE(to_text(r).find("avx512_vnni:igemm"), std::string::npos);
+  EXPECT_EQ(j["profile"][0]["share"], 0.25);
+  EXPECT_EQ(j["profile"][0]["gops"], 10.0);
+  EXPECT_EQ(j["profile"][0]["integer"], true);
+  EXPECT_EQ(j["profile"][0]["gb_per_s"], 0.3);
+  EXPECT_EQ(j["profile"][0]["peak_fraction"], 0.25);
+  EXPECT_EQ(j["profile"][0]["bound"], "int8");
+  EXPECT_TRUE(j["profile"][1]["gops"].is_null());
+  EXPECT_EQ(j["profile"][1]["bound"], "memory");
+  EXPECT_EQ(j["profile_total"]["microseconds"], 40.0);
+  EXPECT_EQ(j["reorders"]["count"], 1);
+  EXPECT_EQ(j["reorders"]["share"], 0.75);
+  EXPECT_EQ(j["peaks"]["int8_gops"], 40.0);
+  EXPECT_TRUE(j["peaks"]["float32_gops"].is_null());
+  const std::string text = to_text(r);
+  for (const char* piece : {"avx512_vnni:igemm", "10.0 int", "25.0 % int8",
+                            "1 reorder between layouts, 75.0 % of the time", "total"}) {
+    EXPECT_NE(text.find(piece), std::string::npos) << piece;
+  }
 }
 
 TEST(Results, HostileNamesGiveValidJson) {

@@ -85,6 +85,8 @@ TEST(ControlFlow, ChoicesProfileAndMemoryIncludeBodies) {
   program.collect_profile("", profile);
   EXPECT_EQ(profile[1].node, "If_y/then_branch/Softplus_inner");
   EXPECT_EQ(profile[1].runs, 1);
+  EXPECT_EQ(profile[0].depth, 0);
+  EXPECT_EQ(profile[1].depth, 1);
   EXPECT_EQ(program.count_macs({{}, {1, 2}}).total, 2);
 }
 

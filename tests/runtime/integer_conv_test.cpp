@@ -124,7 +124,7 @@ TEST(IntegerConvStep, DepthwiseIsChosenFirst) {
   c.group = 20;
   NodeRig rig = conv_rig(c);
   rig.check(2);
-  if (cpu_supports(Isa::avx2)) {
+  if (isa_enabled(Isa::avx2)) {
     EXPECT_EQ(rig.refusal("avx2:depthwise"), "");
     EXPECT_EQ(std::string(rig.rows()[0]->name), "avx512_vnni:depthwise");
   }

@@ -482,7 +482,15 @@ TEST(ProgramProfile, CountsRunsAndMacs) {
   for (const NodeProfile& node : profile) {
     EXPECT_EQ(node.runs, 3);
     EXPECT_GT(node.microseconds, 0);
+    EXPECT_EQ(node.depth, 0);
+    EXPECT_EQ(node.is_reorder, node.op == "Reorder");
+    if (node.is_reorder) {
+      EXPECT_EQ(node.bytes, 2u * 480);
+    }
   }
+  EXPECT_TRUE(profile[1].integer_macs);
+  EXPECT_FALSE(profile[3].integer_macs);
+  EXPECT_EQ(profile[1].bytes, 2u * 480 + 100) << "input, output and packed weights";
   const Session::MacCount macs = program.count_macs({{2, 3, 4, 5}});
   EXPECT_EQ(macs.integer, 120);
   EXPECT_EQ(macs.total, 240);

@@ -41,10 +41,15 @@ bool has_avx_vnni() {
   return cpuinfo_has_x86_avx2() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & (1u << 4));
 }
 
+bool has_avx512_vnni() {
+  return cpuinfo_has_x86_avx512f() && cpuinfo_has_x86_avx512bw() && cpuinfo_has_x86_avx512vl() &&
+         cpuinfo_has_x86_avx512dq() && cpuinfo_has_x86_avx512vnni();
+}
+
 bool has_amx_int8() {
   uint32_t a = 0, b = 0, c = 0, d = 0;
-  if (!cpuinfo_has_x86_avx512vnni() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
-  const bool cpu = (d & (1u << 24)) && (d & (1u << 25));
+  if (!has_avx512_vnni() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+  const bool cpu = (d & (1u << 24)) && (d & (1u << 25));  // AMX-TILE, AMX-INT8
   constexpr uint64_t kTileState = (uint64_t{1} << 17) | (uint64_t{1} << 18);
   if (!cpu || (xcr0() & kTileState) != kTileState) return false;
   constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
@@ -62,9 +67,7 @@ bool detect(Isa isa) {
     case Isa::avx_vnni:
       return has_avx_vnni();
     case Isa::avx512_vnni:
-      return cpuinfo_has_x86_avx512f() && cpuinfo_has_x86_avx512bw() &&
-             cpuinfo_has_x86_avx512vl() && cpuinfo_has_x86_avx512dq() &&
-             cpuinfo_has_x86_avx512vnni();
+      return has_avx512_vnni();
     case Isa::amx_int8:
       return has_amx_int8();
 #elif defined(__aarch64__)

@@ -5,10 +5,10 @@
 #include <sys/resource.h>
 
 #include <algorithm>
-#include <chrono>
 #include <fstream>
 #include <numeric>
 
+#include "narrow/core/clock.h"
 #include "narrow/core/error.h"
 #include "narrow/core/hash.h"
 #include "narrow/core/parallel.h"
@@ -17,10 +17,8 @@
 namespace narrow {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
 double microseconds_since(Clock::time_point start) {
-  return std::chrono::duration<double, std::micro>(Clock::now() - start).count();
+  return seconds_since(start) * 1e6;
 }
 
 Dims dims_for_batch(const Value& input, int64_t batch) {
@@ -65,6 +63,14 @@ Tensor random_tensor(DType dtype, const Dims& dims, Rng& rng) {
   std::vector<int64_t> values(static_cast<size_t>(count));
   for (int64_t& v : values) v = static_cast<int64_t>(rng.below(bound));
   return Tensor::from_ints(values, dtype, dims);
+}
+
+/// A run goes through its activations and weights, in whatever cache holds so much.
+kernels::MachinePeaks peaks_for(const MemoryReport& memory, int threads) {
+  constexpr double kSeconds = 0.2;
+  const size_t touched = memory.arena_bytes + std::max(memory.packed_bytes, memory.constant_bytes);
+  return kernels::measure_peaks(std::min(touched, kernels::kMemoryBytes),
+                                {.threads = threads, .seconds = kSeconds});
 }
 
 }  // namespace
@@ -171,7 +177,10 @@ BenchResult bench(const Graph& graph, const std::map<std::string, Tensor>& input
   result.peak_rss_bytes = peak_rss_bytes();
   result.memory = session.memory();
   result.macs = session.count_macs(dims);
-  if (options.profile) result.profile = session.profile();
+  if (options.profile) {
+    result.profile = session.profile();
+    result.peaks = peaks_for(result.memory, options.threads);
+  }
   return result;
 }
 

@@ -10,6 +10,7 @@
 
 #include "narrow/core/progress.h"
 #include "narrow/graph/graph.h"
+#include "narrow/kernels/peaks.h"
 #include "narrow/runtime/session.h"
 
 namespace narrow {
@@ -22,7 +23,7 @@ struct BenchOptions {
   int64_t max_runs = 20000;
   int64_t warmup = 5;
   uint64_t seed = 1;       // of the inputs: uniform in [0, 1), integers in 0..255
-  bool profile = false;    // adds times by node; costs a little speed
+  bool profile = false;    // adds times by node and the machine's peaks; costs a little speed
   SessionOptions session;  // threads and profile are set from above
   Progress progress;
 };
@@ -40,6 +41,7 @@ struct BenchResult {
   MemoryReport memory;
   Session::MacCount macs;
   std::vector<NodeProfile> profile;
+  kernels::MachinePeaks peaks;  // with a profile: see evaluate/profile.h
 };
 
 /// Inputs are made from the graph's declared shapes: an unknown leading dimension is the batch.

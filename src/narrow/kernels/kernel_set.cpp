@@ -5,6 +5,7 @@
 
 #include "narrow/kernels/portable/kernels.h"
 #if defined(__x86_64__)
+#include "narrow/kernels/x86/amx_int8/kernels.h"
 #include "narrow/kernels/x86/avx2/kernels.h"
 #include "narrow/kernels/x86/avx512_vnni/kernels.h"
 #include "narrow/kernels/x86/avx_vnni/kernels.h"
@@ -25,6 +26,7 @@ namespace {
 
 constexpr KernelSet kSets[] = {
 #if defined(__x86_64__)
+    NARROW_KERNELS("amx_int8", Isa::amx_int8, amx_int8, avx512_vnni::depthwise_row, avx512_vnni),
     NARROW_KERNELS("avx512_vnni", Isa::avx512_vnni, avx512_vnni, avx512_vnni::depthwise_row,
                    avx512_vnni),
     NARROW_KERNELS("avx_vnni", Isa::avx_vnni, avx_vnni, nullptr, avx2),

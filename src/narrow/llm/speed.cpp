@@ -4,24 +4,15 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <atomic>
-#include <cstring>
-#include <limits>
-#include <memory>
 
 #include "narrow/core/clock.h"
 #include "narrow/core/error.h"
 #include "narrow/core/parallel.h"
 #include "narrow/core/rng.h"
-#include "narrow/kernels/weight_memory.h"
 #include "narrow/llm/sampling.h"
 
 namespace narrow::llm {
 namespace {
-
-constexpr int64_t kReadBytes = int64_t{256} << 20;  // past the caches of one server's core
-constexpr int64_t kBlockBytes = int64_t{1} << 20;
-constexpr int kReads = 5;
 
 double median(std::vector<double> values) {
   std::sort(values.begin(), values.end());
@@ -50,26 +41,6 @@ uint64_t weight_bytes_per_token(const Checkpoint& checkpoint) {
     if (!looked_up) bytes += t.bytes();
   }
   return bytes;
-}
-
-double measure_memory_read(int threads) {
-  const ThreadLimit limit(threads);
-  // Where weights are: in huge pages. Looking for a byte that is not there is the fastest way to
-  // read that the C library has on every CPU.
-  const std::shared_ptr<uint8_t> memory = kernels::weight_memory(kReadBytes);
-  std::memset(memory.get(), 0, kReadBytes);
-  double best = std::numeric_limits<double>::infinity();
-  for (int i = 0; i < kReads; ++i) {
-    std::atomic<int> found{0};
-    const auto start = Clock::now();
-    parallel_for(kReadBytes, kBlockBytes, [&](int64_t begin, int64_t end) {
-      const auto size = static_cast<size_t>(end - begin);
-      if (std::memchr(memory.get() + begin, 1, size) != nullptr) ++found;
-    });
-    const double seconds = seconds_since(start);
-    if (found.load() == 0) best = std::min(best, seconds);
-  }
-  return static_cast<double>(kReadBytes) * 1e-9 / best;
 }
 
 SpeedResult measure_speed(const LanguageModel& model, const SpeedOptions& options) {

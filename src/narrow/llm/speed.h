@@ -38,7 +38,4 @@ SpeedResult measure_speed(const LanguageModel& model, const SpeedOptions& option
 /// Bytes of weights that one decoded token reads.
 uint64_t weight_bytes_per_token(const Checkpoint& checkpoint);
 
-/// Sequential reading of memory much larger than the caches, 10^9 bytes per second, best of a few.
-double measure_memory_read(int threads);
-
 }  // namespace narrow::llm

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "narrow/report/json.h"
+#include "narrow/report/profile_report.h"
 #include "narrow/report/table.h"
 
 namespace narrow {
@@ -110,16 +111,7 @@ std::string to_json(const BenchResult& r) {
                  {"packed_bytes", r.memory.packed_bytes},
                  {"constant_bytes", r.memory.constant_bytes},
                  {"reorders", r.memory.reorders}};
-  if (!r.profile.empty()) {
-    j["profile"] = Json::array();
-    for (const NodeProfile& p : r.profile) {
-      j["profile"].push_back({{"node", p.node},
-                              {"op", p.op},
-                              {"implementation", p.implementation},
-                              {"microseconds", json_number(p.microseconds)},
-                              {"macs", p.macs}});
-    }
-  }
+  if (!r.profile.empty()) add_profile(j, r);
   return json_text(j);
 }
 
@@ -141,19 +133,8 @@ std::string to_text(const BenchResult& r) {
                      format_bytes(r.peak_rss_bytes), format_bytes(r.memory.arena_bytes),
                      format_bytes(r.memory.activation_bytes), format_bytes(r.memory.packed_bytes));
   out += fmt::format("output hash {}\n", r.output_hash);
-  if (r.profile.empty()) return out;
-  double total = 0;
-  for (const NodeProfile& p : r.profile) total += p.microseconds;
-  Table nodes({{"node", Align::left},
-               {"operator", Align::left},
-               {"implementation", Align::left},
-               {"time", Align::right},
-               {"%", Align::right}});
-  for (const NodeProfile& p : r.profile) {
-    nodes.add_row({p.node, p.op, p.implementation, format_microseconds(p.microseconds),
-                   format_fixed(total > 0 ? 100 * p.microseconds / total : 0, 1)});
-  }
-  return out + "\n" + nodes.text();
+  if (!r.profile.empty()) out += "\n" + profile_text(r);
+  return out;
 }
 
 std::string to_json(const Error& error) {

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "narrow/runtime/check_inputs.h"
@@ -17,6 +18,19 @@ constexpr size_t kCachedShapes = 64;
 /// Of these, the ones used last, that keep their memory too: more than the full and the last batch
 /// of an evaluation at a few sizes.
 constexpr size_t kCachedWorkspaces = 8;
+
+/// Runs whose times a profile keeps: enough for a median that a busy machine does not move.
+constexpr size_t kTimedRuns = 512;
+
+/// Of the runs kept in one step's ring.
+double median_seconds(std::span<const float> ring, int64_t runs) {
+  const size_t kept = std::min(ring.size(), static_cast<size_t>(runs));
+  if (kept == 0) return 0;
+  std::vector<float> sorted(ring.begin(), ring.begin() + static_cast<std::ptrdiff_t>(kept));
+  const auto middle = sorted.begin() + static_cast<std::ptrdiff_t>((kept - 1) / 2);
+  std::nth_element(sorted.begin(), middle, sorted.end());
+  return static_cast<double>(*middle);
+}
 
 bool same_dims(const std::vector<Dims>& a, std::span<const Tensor> b) {
   for (size_t i = 0; i < a.size(); ++i) {
@@ -39,7 +53,7 @@ std::string path(std::string_view prefix, const std::string& name) {
 
 Program::Program(Graph graph, const PlanOptions& options)
     : plan_(make_plan(std::move(graph), options)), profile_(options.profile) {
-  timing_.seconds.resize(plan_->steps.size(), 0.0);
+  if (profile_) timing_.seconds.resize(plan_->steps.size() * kTimedRuns, 0.0F);
 }
 
 Program::Cached& Program::find_cached(const std::vector<Dims>& dims) const {
@@ -97,13 +111,18 @@ std::vector<Tensor> Program::run(std::span<const Tensor> inputs, const RunOption
   std::vector<double> seconds(profile_ ? plan_->steps.size() : 0, 0.0);
   // A workspace whose run threw is not used again.
   std::vector<Tensor> outputs = workspace->run(inputs, options, seconds);
-  if (profile_) {
-    const std::lock_guard lock(mutex_);
-    for (size_t k = 0; k < seconds.size(); ++k) timing_.seconds[k] += seconds[k];
-    ++timing_.runs;
-  }
+  if (profile_) keep_times(seconds);
   return_workspace(std::move(workspace));
   return outputs;
+}
+
+void Program::keep_times(std::span<const double> seconds) const {
+  const std::lock_guard lock(mutex_);
+  const size_t place = static_cast<size_t>(timing_.runs) % kTimedRuns;
+  for (size_t k = 0; k < seconds.size(); ++k) {
+    timing_.seconds[k * kTimedRuns + place] = static_cast<float>(seconds[k]);
+  }
+  ++timing_.runs;
 }
 
 std::shared_ptr<const ShapePlan> Program::shape_plan(const std::vector<Dims>& input_dims) const {
@@ -142,7 +161,8 @@ MemoryReport Program::memory() const {
   return report;
 }
 
-void Program::collect_profile(std::string_view prefix, std::vector<NodeProfile>& profile) const {
+void Program::collect_profile(std::string_view prefix, std::vector<NodeProfile>& profile,
+                              int depth) const {
   Timing timing;
   std::shared_ptr<const ShapePlan> shapes;
   {
@@ -156,15 +176,25 @@ void Program::collect_profile(std::string_view prefix, std::vector<NodeProfile>&
     node.node = path(prefix, planned.name);
     node.op = planned.op;
     node.implementation = planned.implementation;
+    node.is_reorder = planned.is_reorder();
+    node.depth = depth;
     node.runs = timing.runs;
     if (timing.runs > 0) {
-      node.microseconds = timing.seconds[k] * 1e6 / static_cast<double>(timing.runs);
+      const std::span<const float> rings = timing.seconds;
+      node.microseconds =
+          1e6 * median_seconds(rings.subspan(k * kTimedRuns, kTimedRuns), timing.runs);
     }
-    if (shapes) node.macs = count_macs(*shapes, k).total;
+    if (shapes) {
+      const Session::MacCount macs = count_macs(*shapes, k);
+      node.macs = macs.total;
+      node.integer_macs = macs.integer > 0;
+      node.bytes = count_bytes(*shapes, k);
+    }
     profile.push_back(std::move(node));
     if (const ControlFlow* control = as_control_flow(planned.step.get())) {
       for (const Body& body : control->bodies()) {
-        body.program->collect_profile(path(path(prefix, planned.name), body.name), profile);
+        body.program->collect_profile(path(path(prefix, planned.name), body.name), profile,
+                                      depth + 1);
       }
     }
   }
@@ -173,7 +203,6 @@ void Program::collect_profile(std::string_view prefix, std::vector<NodeProfile>&
 void Program::reset_profile() const {
   {
     const std::lock_guard lock(mutex_);
-    std::fill(timing_.seconds.begin(), timing_.seconds.end(), 0.0);
     timing_.runs = 0;
   }
   for (const PlannedStep& planned : plan_->steps) {
@@ -227,6 +256,33 @@ Session::MacCount Program::count_macs(const ShapePlan& shapes, size_t k) const {
   if (!known(planned.outputs, outputs)) return {};
   const int64_t macs = planned.step->macs(inputs, outputs);
   return {planned.step->integer_macs() ? macs : 0, macs};
+}
+
+uint64_t Program::count_bytes(const ShapePlan& shapes, size_t k) const {
+  const PlannedStep& planned = plan_->steps[k];
+  if (!shapes.steps[k].runs || as_control_flow(planned.step.get()) != nullptr) return 0;
+  bool known = true;
+  const auto sum = [&](const std::vector<int>& slots, bool constant) {
+    uint64_t bytes = 0;
+    for (const int slot : slots) {
+      if (slot < 0) continue;
+      const SlotPlace& place = shapes.slots[static_cast<size_t>(slot)];
+      if (place.storage == Storage::dynamic) known = false;
+      if (place.storage == Storage::unused || place.storage == Storage::dynamic) continue;
+      if ((place.storage == Storage::constant) != constant) continue;
+      bytes += activation_bytes(plan_->slots[static_cast<size_t>(slot)].dtype, place.dims);
+    }
+    return bytes;
+  };
+  const uint64_t read = sum(planned.inputs, false);
+  const uint64_t constants = sum(planned.inputs, true);
+  const uint64_t written = sum(planned.outputs, false);
+  if (!known) return 0;
+  const uint64_t packed = planned.step->packed_bytes();
+  uint64_t weights = packed > 0 ? packed : constants;
+  // Without multiply-adds a table is looked up: no more of it is read than comes out.
+  if (count_macs(shapes, k).total == 0) weights = std::min(weights, written);
+  return read + weights + written;
 }
 
 }  // namespace narrow

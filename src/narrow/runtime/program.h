@@ -29,7 +29,8 @@ class Program {
 
   /// Of the shapes planned last; subgraphs' own arenas included.
   MemoryReport memory() const;
-  void collect_profile(std::string_view prefix, std::vector<NodeProfile>& profile) const;
+  void collect_profile(std::string_view prefix, std::vector<NodeProfile>& profile,
+                       int depth = 0) const;
   void reset_profile() const;
   void collect_choices(std::string_view prefix, std::vector<KernelChoice>& choices) const;
   Session::MacCount count_macs(const std::vector<Dims>& input_dims) const;
@@ -42,10 +43,13 @@ class Program {
     std::vector<std::unique_ptr<Workspace>> idle;
   };
   struct Timing {
-    std::vector<double> seconds;  // by step, over all runs
+    std::vector<float> seconds;  // by step, kTimedRuns of each: a ring
     int64_t runs = 0;
   };
 
+  /// Bytes that a step reads and writes for shapes planned before; 0 where they are not known.
+  uint64_t count_bytes(const ShapePlan& shapes, size_t step) const;
+  void keep_times(std::span<const double> seconds) const;
   /// With the mutex held; plans what is not there.
   Cached& find_cached(const std::vector<Dims>& dims) const;
   /// Of plans that were not used lately.

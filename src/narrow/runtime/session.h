@@ -59,9 +59,13 @@ struct NodeProfile {
   std::string node;
   std::string op;
   std::string implementation;
-  double microseconds = 0;  // mean per run
-  int64_t macs = 0;
-  int64_t runs = 0;
+  double microseconds = 0;  // of one execution: the median of the last ones (512 at most)
+  int64_t macs = 0;         // of one execution
+  bool integer_macs = false;
+  bool is_reorder = false;  // between layouts, put in by the plan
+  uint64_t bytes = 0;       // inputs and weights read, outputs written; 0: none, or not known
+  int64_t runs = 0;         // executions: of a node in a body as many as its node gave it
+  int depth = 0;            // bodies around it; the time of their node holds that of this one
 };
 
 struct MemoryReport {

@@ -440,6 +440,7 @@ std::unique_ptr<Step> make_reference(const Graph& graph, const Node& node, const
 
 constexpr OpImpl kRows[] = {
 #if defined(__x86_64__)
+    NARROW_DYNAMIC(amx_int8),
     NARROW_DYNAMIC(avx512_vnni),
     NARROW_DYNAMIC(avx_vnni),
     NARROW_DYNAMIC(avx2),

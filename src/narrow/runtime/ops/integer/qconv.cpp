@@ -187,6 +187,7 @@ std::unique_ptr<Step> make_reference(const Graph& graph, const Node& node, const
 constexpr OpImpl kRows[] = {
 #if defined(__x86_64__)
     NARROW_DEPTHWISE(avx512_vnni),
+    NARROW_IGEMM(amx_int8),
     NARROW_IGEMM(avx512_vnni),
     NARROW_DEPTHWISE(avx2),
     NARROW_IGEMM(avx_vnni),

@@ -357,10 +357,10 @@ std::unique_ptr<Step> make_reference(const Graph& graph, const Node& node, const
 
 constexpr OpImpl kRows[] = {
 #if defined(__x86_64__)
-    NARROW_GEMM(avx512_vnni), NARROW_GEMM(avx_vnni),
-    NARROW_GEMM(avx2),
+    NARROW_GEMM(amx_int8), NARROW_GEMM(avx512_vnni),
+    NARROW_GEMM(avx_vnni), NARROW_GEMM(avx2),
 #endif
-    NARROW_GEMM(scalar),      {"narrow", "QGemm", "reference", accept_reference, make_reference},
+    NARROW_GEMM(scalar),   {"narrow", "QGemm", "reference", accept_reference, make_reference},
 };
 #undef NARROW_GEMM
 
