@@ -10,6 +10,7 @@
 #include "llm.h"
 #include "model.h"
 #include "narrow/core/error.h"
+#include "narrow/evaluate/streams.h"
 #include "narrow/pipeline/weight_source.h"
 #include "narrow/report/results.h"
 
@@ -19,10 +20,13 @@ namespace {
 constexpr const char* kExamples =
     "\nA run goes from the model's inputs to its outputs: quantizing the one and dequantizing the\n"
     "other are part of the time, weights stay in their few bits.\n"
+    "\nStreams share one copy of the weights and have their own activations. Each runs with\n"
+    "threads / K threads, one at least: all together use as many as --threads says, or K.\n"
     "\nExamples:\n"
     "  narrow bench model.onnx\n"
     "  narrow bench model.onnx --batch 32 --threads 1 --json\n"
     "  narrow bench model.onnx --profile\n"
+    "  narrow bench model.onnx --streams 4 --seconds 5\n"
     "  narrow bench q4.gguf --prompt-tokens 256 --new-tokens 64 --threads 2\n";
 
 struct BenchFlags {
@@ -32,17 +36,26 @@ struct BenchFlags {
   int64_t batch = 0;
   int64_t warmup = 5;
   int64_t runs = 0;
+  int64_t streams = 0;  // 0: single runs
   int64_t seed = 1;
   double seconds = 1;
   bool profile = false;
   LlmBenchFlags llm;
 };
 
+void say_oversubscribed(const StreamsResult& r) {
+  write_stderr(
+      fmt::format("note: {} streams of {} thread{} take turns on {} CPU{}: their times "
+                  "contain waiting",
+                  r.streams.size(), r.threads_each, r.threads_each == 1 ? "" : "s", r.cpus,
+                  r.cpus == 1 ? "" : "s"));
+}
+
 void run_bench(const BenchFlags& flags, const CLI::App& command, Context& context) {
   if (is_language_model(flags.model)) {
     refuse_flags("bench",
                  given_flags(command, {"--batch", "--seconds", "--runs", "--warmup", "--input",
-                                       "--profile"}),
+                                       "--profile", "--streams"}),
                  "ONNX models");
     LlmBenchFlags llm = flags.llm;
     llm.model = flags.model;
@@ -69,9 +82,17 @@ void run_bench(const BenchFlags& flags, const CLI::App& command, Context& contex
     options.min_runs = flags.runs;
     options.max_runs = flags.runs;
   }
-  const BenchResult result = flags.inputs.empty()
-                                 ? bench(graph, options)
-                                 : bench(graph, read_inputs(flags.inputs, graph), options);
+  const std::map<std::string, Tensor> inputs =
+      flags.inputs.empty() ? random_inputs(graph, options.batch, options.seed)
+                           : read_inputs(flags.inputs, graph);
+  if (flags.streams > 0) {
+    const StreamsResult result =
+        bench_streams(graph, inputs, static_cast<int>(flags.streams), options);
+    if (result.oversubscribed()) say_oversubscribed(result);
+    context.print(to_json(result), to_text(result));
+    return;
+  }
+  const BenchResult result = bench(graph, inputs, options);
   context.print(to_json(result), to_text(result));
 }
 
@@ -92,8 +113,13 @@ void add_bench(CLI::App& app, Context& context) {
       ->type_name("[NAME=]FILE")
       ->expected(1, -1)
       ->excludes(batch);
-  command->add_flag("--profile", flags->profile,
-                    "Add each node's time, GOPS, GB/s and what of the machine's peak that is");
+  CLI::Option* streams =
+      add_integer(*command, "--streams", flags->streams, 1, 1024,
+                  "Samples a second with this many runs at a time, each in a thread of its own");
+  command
+      ->add_flag("--profile", flags->profile,
+                 "Add each node's time, GOPS, GB/s and what of the machine's peak that is")
+      ->excludes(streams);
   add_integer(*command, "--prompt-tokens", flags->llm.prompt_tokens, 1, 1 << 24,
               "Language models: tokens of the prompt (default 256)");
   add_integer(*command, "--new-tokens", flags->llm.new_tokens, 1, 1 << 24,

@@ -287,6 +287,34 @@ TEST_F(Run, BenchTakesInputsAndProfiles) {
   EXPECT_GE(json.at("reorders").at("count"), 0);
 }
 
+TEST(Bench, StreamsShareTheThreads) {
+  const Json json = narrow_json({"bench", fashion_model(), "--streams", "2", "--threads", "2",
+                                 "--runs", "4", "--warmup", "1", "--batch", "2"});
+  EXPECT_GT(json.at("samples_per_second"), 0.0);
+  EXPECT_EQ(json.at("threads_per_stream"), 1);
+  EXPECT_EQ(json.at("batch"), 2);
+  ASSERT_EQ(json.at("streams").size(), 2u);
+  for (const Json& stream : json.at("streams")) {
+    EXPECT_EQ(stream.at("runs"), 4);
+    EXPECT_LE(stream.at("median_us"), stream.at("p99_us"));
+  }
+  const Json alone = narrow_json(
+      {"bench", fashion_model(), "--threads", "1", "--runs", "1", "--warmup", "1", "--batch", "2"});
+  EXPECT_EQ(json.at("output_hash"), alone.at("output_hash"));
+}
+
+TEST(Bench, MoreStreamsThanCpusAreSaid) {
+  const Outcome outcome =
+      narrow_program({"bench", fashion_model(), "--streams", "5", "--threads", "1", "--runs", "2"},
+                     {.environment = {{"NARROW_THREADS", "1"}}});
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  expect_contains(outcome.err, "note: 5 streams of 1 thread take turns on 1 CPU");
+  expect_contains(outcome.out, "samples/s by 5 streams of 1 thread each, batch 1, 1 CPU");
+  const Outcome one =
+      narrow_program({"bench", fashion_model(), "--streams", "1", "--threads", "1", "--runs", "2"});
+  EXPECT_EQ(one.err.find("note: "), std::string::npos) << one.err;
+}
+
 TEST(Bench, ProfileAsATable) {
   const Outcome outcome =
       narrow_program({"bench", fashion_model(), "--runs", "3", "--profile", "--threads", "1"});

@@ -120,24 +120,15 @@ uint64_t peak_rss_bytes() {
   return static_cast<uint64_t>(usage.ru_maxrss) * 1024;  // Linux counts kilobytes
 }
 
-BenchResult bench(const Graph& graph, const BenchOptions& options) {
-  return bench(graph, random_inputs(graph, options.batch, options.seed), options);
-}
-
-BenchResult bench(const Graph& graph, const std::map<std::string, Tensor>& inputs,
-                  const BenchOptions& options) {
+void check_run_limits(const BenchOptions& options) {
   if (options.max_runs < 1 || options.min_runs > options.max_runs) {
     throw Error(ErrorCode::invalid_argument, "bench needs at least one run");
   }
-  const ThreadLimit limit(options.threads);
-  BenchResult result;
-  result.threads = current_threads();
-  SessionOptions session_options = options.session;
-  session_options.threads = options.threads;
-  session_options.profile = options.profile;
-  Session session(graph, session_options);
+}
+
+std::vector<Tensor> inputs_in_order(const Session& session,
+                                    const std::map<std::string, Tensor>& inputs) {
   std::vector<Tensor> ordered;
-  std::vector<Dims> dims;
   for (const std::string& name : session.input_names()) {
     const auto found = inputs.find(name);
     if (found == inputs.end()) {
@@ -145,9 +136,30 @@ BenchResult bench(const Graph& graph, const std::map<std::string, Tensor>& input
                   fmt::format("nothing is given for input '{}'", name));
     }
     ordered.push_back(found->second);
-    dims.push_back(found->second.dims());
   }
-  result.batch = dims.empty() || dims[0].empty() ? 1 : dims[0][0];
+  return ordered;
+}
+
+int64_t batch_of(const std::vector<Tensor>& inputs) {
+  return inputs.empty() || inputs[0].dims().empty() ? 1 : inputs[0].dims()[0];
+}
+
+BenchResult bench(const Graph& graph, const BenchOptions& options) {
+  return bench(graph, random_inputs(graph, options.batch, options.seed), options);
+}
+
+BenchResult bench(const Graph& graph, const std::map<std::string, Tensor>& inputs,
+                  const BenchOptions& options) {
+  check_run_limits(options);
+  const ThreadLimit limit(options.threads);
+  BenchResult result;
+  result.threads = current_threads();
+  SessionOptions session_options = options.session;
+  session_options.threads = options.threads;
+  session_options.profile = options.profile;
+  Session session(graph, session_options);
+  const std::vector<Tensor> ordered = inputs_in_order(session, inputs);
+  result.batch = batch_of(ordered);
   for (int64_t i = 0; i < std::max<int64_t>(1, options.warmup); ++i) {
     options.progress.check_cancelled();
     const std::vector<Tensor> outputs = session.run(ordered);
@@ -176,6 +188,8 @@ BenchResult bench(const Graph& graph, const std::map<std::string, Tensor>& input
   result.min_us = times.front();
   result.peak_rss_bytes = peak_rss_bytes();
   result.memory = session.memory();
+  std::vector<Dims> dims;
+  for (const Tensor& input : ordered) dims.push_back(input.dims());
   result.macs = session.count_macs(dims);
   if (options.profile) {
     result.profile = session.profile();

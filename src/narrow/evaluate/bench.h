@@ -57,6 +57,13 @@ BenchResult bench(const Graph& graph, const std::map<std::string, Tensor>& input
 double nearest_rank(std::span<const double> sorted, int percent);
 /// Inputs as bench() makes them.
 std::map<std::string, Tensor> random_inputs(const Graph& graph, int64_t batch, uint64_t seed);
+/// Throws invalid_argument where max_runs allows none, or fewer than min_runs.
+void check_run_limits(const BenchOptions& options);
+/// As Session::run() takes them. Throws invalid_argument naming one that is not given.
+std::vector<Tensor> inputs_in_order(const Session& session,
+                                    const std::map<std::string, Tensor>& inputs);
+/// The leading dimension of the first input; 1 where there is none.
+int64_t batch_of(const std::vector<Tensor>& inputs);
 /// Sixteen hexadecimal digits over dtypes, shapes and bytes, in this order.
 std::string hash_tensors(const std::vector<Tensor>& tensors);
 /// Highest resident memory of this process so far, in bytes; 0 if the system does not say.

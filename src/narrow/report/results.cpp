@@ -31,6 +31,14 @@ Table difference_table(const char* title) {
                 {"max abs", Align::right}});
 }
 
+Json json_of(const MemoryReport& memory) {
+  return {{"arena_bytes", memory.arena_bytes},
+          {"activation_bytes", memory.activation_bytes},
+          {"packed_bytes", memory.packed_bytes},
+          {"constant_bytes", memory.constant_bytes},
+          {"reorders", memory.reorders}};
+}
+
 }  // namespace
 
 Json json_of(const ValueDifference& d) {
@@ -106,11 +114,7 @@ std::string to_json(const BenchResult& r) {
             {"output_hash", r.output_hash},
             {"macs", r.macs.total},
             {"integer_mac_fraction", fraction}};
-  j["memory"] = {{"arena_bytes", r.memory.arena_bytes},
-                 {"activation_bytes", r.memory.activation_bytes},
-                 {"packed_bytes", r.memory.packed_bytes},
-                 {"constant_bytes", r.memory.constant_bytes},
-                 {"reorders", r.memory.reorders}};
+  j["memory"] = json_of(r.memory);
   if (!r.profile.empty()) add_profile(j, r);
   return json_text(j);
 }
@@ -135,6 +139,47 @@ std::string to_text(const BenchResult& r) {
   out += fmt::format("output hash {}\n", r.output_hash);
   if (!r.profile.empty()) out += "\n" + profile_text(r);
   return out;
+}
+
+std::string to_json(const StreamsResult& r) {
+  Json j = {{"samples_per_second", json_number(r.samples_per_second)}};
+  j["streams"] = Json::array();
+  for (const StreamTimes& s : r.streams) {
+    j["streams"].push_back({{"runs", s.runs},
+                            {"median_us", json_number(s.median_us)},
+                            {"p99_us", json_number(s.p99_us)},
+                            {"samples_per_second", json_number(s.samples_per_second)}});
+  }
+  j["threads_per_stream"] = r.threads_each;
+  j["cpus"] = r.cpus;
+  j["batch"] = r.batch;
+  j["seconds"] = json_number(r.seconds);
+  j["peak_rss_bytes"] = r.peak_rss_bytes;
+  j["output_hash"] = r.output_hash;
+  j["memory"] = json_of(r.memory);
+  return json_text(j);
+}
+
+std::string to_text(const StreamsResult& r) {
+  Table table({{"stream", Align::right},
+               {"median", Align::right},
+               {"p99", Align::right},
+               {"samples/s", Align::right},
+               {"runs", Align::right}});
+  for (size_t i = 0; i < r.streams.size(); ++i) {
+    const StreamTimes& s = r.streams[i];
+    table.add_row({std::to_string(i + 1), format_microseconds(s.median_us),
+                   format_microseconds(s.p99_us), format_fixed(s.samples_per_second, 1),
+                   format_count(s.runs)});
+  }
+  const size_t count = r.streams.size();
+  return fmt::format(
+      "{}\n{:.1f} samples/s by {} stream{} of {} thread{} each, batch {}, {} CPU{}\n"
+      "peak memory {}, activations {} a stream, packed weights {} for all\noutput hash {}\n",
+      table.text(), r.samples_per_second, count, count == 1 ? "" : "s", r.threads_each,
+      r.threads_each == 1 ? "" : "s", r.batch, r.cpus, r.cpus == 1 ? "" : "s",
+      format_bytes(r.peak_rss_bytes), format_bytes(r.memory.arena_bytes),
+      format_bytes(r.memory.packed_bytes), r.output_hash);
 }
 
 std::string to_json(const Error& error) {

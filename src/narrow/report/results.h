@@ -9,6 +9,7 @@
 #include "narrow/evaluate/bench.h"
 #include "narrow/evaluate/compare.h"
 #include "narrow/evaluate/evaluate.h"
+#include "narrow/evaluate/streams.h"
 
 namespace narrow {
 
@@ -25,6 +26,12 @@ std::string to_text(const Comparison& comparison);
 ///  "peak_rss_bytes":..,"output_hash":"..","integer_mac_fraction":..,"memory":{..},"profile":[..]}
 std::string to_json(const BenchResult& result);
 std::string to_text(const BenchResult& result);
+
+/// {"samples_per_second":..,"streams":[{"runs","median_us","p99_us","samples_per_second"}],
+///  "threads_per_stream":..,"cpus":..,"batch":..,"seconds":..,"peak_rss_bytes":..,
+///  "output_hash":"..","memory":{..}}
+std::string to_json(const StreamsResult& result);
+std::string to_text(const StreamsResult& result);
 
 /// {"error":{"code":"not_found","message":"..","context":"..","hint":".."}}
 std::string to_json(const Error& error);
