@@ -112,6 +112,10 @@ TEST_F(RanksTest, TwoEqualOneWithTwiceTheBatch) {
   std::filesystem::copy_file(cnn, folder_.file("cnn.onnx"));
   model_ = {folder_.file("cnn.onnx"), "--qat", "w4a4"};
   compare("", 2e-2, 1e-2);
+  // Zero points too.
+  model_.insert(model_.end(), {"--qat-method", "lsq_plus"});
+  compare("", 2e-2, 1e-2);
+  model_.resize(3);
   model_.insert(model_.end(), {"--ranges", "moving_average"});
   compare("", 2e-2, 1e-2);
   model_.clear();

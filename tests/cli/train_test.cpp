@@ -9,6 +9,7 @@
 #include <set>
 
 #include "cli/cli_testing.h"
+#include "narrow/core/cpu.h"
 #include "narrow/pipeline/train_keys.h"
 
 namespace narrow {
@@ -110,40 +111,36 @@ TEST_F(Train, TheTextbookFlow) {
 }
 
 TEST_F(Train, AKilledRunGoesOnFromItsLastSteps) {
-  const auto arguments = [&](const std::string& out) {
-    return std::vector<std::string>{"train",
-                                    fashion_model(),
-                                    "-o",
-                                    out,
-                                    "--qat",
-                                    "w4a4",
-                                    "--data",
-                                    data_,
-                                    "--epochs",
-                                    "2",
-                                    "--batch",
-                                    "20",
-                                    "--lr",
-                                    "1e-4",
-                                    "--threads",
-                                    "1",
-                                    "--checkpoint-steps",
-                                    "5"};
+  const auto goes_on = [&](const std::vector<std::string>& what, const std::string& data) {
+    const auto arguments = [&](const std::string& out) {
+      std::vector<std::string> words = {"train", "-o", out, "--data", data, "--epochs", "2"};
+      words.insert(words.end(), what.begin(), what.end());
+      words.insert(words.end(), {"--batch", "20", "--lr", "1e-4", "--threads", "1"});
+      words.insert(words.end(), {"--checkpoint-steps", "5"});
+      return words;
+    };
+    const std::string whole = folder_.file("whole.onnx");
+    narrow_json(arguments(whole));
+    const std::string cut = folder_.file("cut.onnx");
+    std::filesystem::remove(cut);
+    {
+      Process process(arguments(cut));
+      while (!std::filesystem::exists(cut + ".training")) ::usleep(1000);
+      ::kill(process.pid(), SIGKILL);
+      EXPECT_EQ(process.wait().code, 128 + SIGKILL);
+    }
+    EXPECT_FALSE(std::filesystem::exists(cut));
+    std::vector<std::string> again = arguments(cut);
+    again.emplace_back("--resume");
+    narrow_json(again);
+    EXPECT_EQ(bytes_of(cut), bytes_of(whole));
   };
-  const std::string whole = folder_.file("whole.onnx");
-  narrow_json(arguments(whole));
-  const std::string cut = folder_.file("cut.onnx");
-  {
-    Process process(arguments(cut));
-    while (!std::filesystem::exists(cut + ".training")) ::usleep(1000);
-    ::kill(process.pid(), SIGKILL);
-    EXPECT_EQ(process.wait().code, 128 + SIGKILL);
+  goes_on({fashion_model(), "--qat", "w4a4"}, data_);
+  if (cpu_multiplies_bfloat16()) {
+    goes_on({fashion_model(), "--qat", "w4a4", "--compute", "bfloat16"}, data_);
   }
-  EXPECT_FALSE(std::filesystem::exists(cut));
-  std::vector<std::string> again = arguments(cut);
-  again.emplace_back("--resume");
-  narrow_json(again);
-  EXPECT_EQ(bytes_of(cut), bytes_of(whole));
+  goes_on({"--arch", "resnet20", "--norm-freeze", "1", "--norm-batches", "3", "--ema", "0.9"},
+          fashion_data(",split=train,samples=300"));
 }
 
 TEST_F(Train, EveryWayToLearnAGrid) {
@@ -217,6 +214,7 @@ TEST_F(Train, SaysWhatIsWrong) {
   refused({fashion_model(), "--resume"}, "o.onnx.training");
   refused({fashion_model(), "--qat", "w4a4", "--qat-method", "lsqq"}, "lsq_plus");
   refused({fashion_model(), "--epochs", "0"}, "epochs");
+  refused({fashion_model(), "--qat", "w4a4", "--norm-freeze", "1"}, "--keep-norms");
   refused({fashion_model(), "--match", "/conv3/Conv"}, "/conv2/Conv");
   refused({fashion_model(), "--match", "/conv1/Conv=/fc1/Gemm"}, "more than channels");
   refused({fashion_model(), "--prune", "magnitud"}, "magnitude");

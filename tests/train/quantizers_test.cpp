@@ -6,7 +6,9 @@
 #include "narrow/core/error.h"
 #include "narrow/graph/op_table.h"
 #include "narrow/quant/quantize.h"
+#include "narrow/train/checkpoint.h"
 #include "narrow/train/networks.h"
+#include "narrow/train/ranks.h"
 #include "train/train_testing.h"
 
 namespace narrow::train {
@@ -160,6 +162,55 @@ TEST_F(PluginTest, EveryQuantizerResumesBetweenEpochs) {
       EXPECT_TRUE(identical(x.zero_point, other.zero_point)) << name_of(way) << name;
     }
   }
+}
+
+/// One sample, again and again.
+class Same final : public Dataset {
+ public:
+  int64_t size() const override { return 8; }
+  bool labelled() const override { return true; }
+  Batch get(std::span<const int64_t> indices) const override {
+    const std::vector<int64_t> first(indices.size(), 0);
+    return Corners().get(first);
+  }
+  std::string fingerprint() const override { return "same"; }
+};
+
+/// Another rank that has what this one has.
+class Twin final : public Ranks {
+ public:
+  int rank() const override { return 0; }
+  int size() const override { return 2; }
+  void sum(std::span<float> values) override {
+    for (float& v : values) v *= 2;
+  }
+  double from_first(double value) override { return value; }
+  std::vector<std::string> gather(const std::string& bytes) override { return {bytes, bytes}; }
+};
+
+TEST_F(PluginTest, GridsOfTwoRanksGoAtThePaceOfTheWholeBatch) {
+  const testing::TemporaryFolder folder;
+  TrainPlan plan = plan_of_grids();
+  plan.activations["r"] = {grid(0.1F, 4, false, 10), "r"};
+  TrainOptions o = options_of(1, 0.05);
+  o.optimizer = OptimizerKind::sgd;
+  o.qat.method = QatMethod::lsq_plus;
+  const auto learned = [&](int64_t batch, Ranks* ranks) {
+    o.batch = batch;
+    TrainHooks hooks;
+    hooks.ranks = ranks;
+    const CheckpointPlace place{(folder.path() / std::to_string(batch)).string(), "f", false};
+    plugin()->train(plan, Same(), o, hooks, place);
+    return read_checkpoint(place).tensors;
+  };
+  Twin twin;
+  const auto one = learned(8, nullptr);
+  const auto two = learned(4, &twin);
+  for (const char* name : {"now.value_scale.r", "now.value_zero.r"}) {
+    const float x = one.at(name).data<float>()[0];
+    EXPECT_NEAR(two.at(name).data<float>()[0], x, 1e-6 * (1 + std::fabs(x))) << name;
+  }
+  EXPECT_NE(one.at("now.value_zero.r").data<float>()[0], 10);
 }
 
 TEST_F(PluginTest, ZeroPointsAreLearnedByLsqPlusAlone) {

@@ -465,6 +465,12 @@ fs::path checkpoint_of(const TrainJob& job) {
 TrainReport run_train(const TrainJob& given) {
   TrainJob job = given;
   resolve_adapters(job.adapters);
+  if (!job.qat.empty() && (job.options.norm_freeze > 0 || job.options.norm_batches > 0)) {
+    throw Error(ErrorCode::invalid_argument,
+                "--norm-freeze and --norm-batches have no batch norms to work on with --qat, which "
+                "folds them into the convolutions before the first step",
+                "leave them out, or train in float with --keep-norms first");
+  }
   const bool scratch = is_language_arch(job.arch);
   if (scratch || (job.arch.empty() && is_language_model(job.model))) return run_llm_train(job);
   if (!job.statistics.empty()) {
