@@ -144,6 +144,10 @@ void add_optimizer_flags(CLI::App& command, TrainFlags& flags) {
   add_integer(command, "--warmup-steps", o.warmup_steps, 0, 1000000000, "Steps of rising rate");
   add_integer(command, "--step-epochs", o.step_epochs, 1, 1000000, "Schedule step: epochs a step");
   add_number(command, "--gamma", o.gamma, 0, 1, "Schedule step: factor (default 0.1)");
+  command
+      .add_option("--device", o.device,
+                  "Where the network is computed: cpu, cuda or cuda:N (default cpu)")
+      ->type_name("DEVICE");
   add_choice(command, "--compute", flags.compute, {"float32", "bfloat16"},
              "Operands of convolutions and matrix products (default float32)");
   command.add_flag("--keep-norms", flags.keep_norms,

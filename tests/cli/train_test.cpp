@@ -211,6 +211,8 @@ TEST_F(Train, SaysWhatIsWrong) {
   refused({"--arch", "mnist_cnm"}, "mnist_cnn");
   refused({folder_.file("none.onnx")}, "none.onnx");
   refused({fashion_model(), "--lr", "1e9"}, "--lr");
+  refused({fashion_model(), "--device", "gpu"}, "cuda:N");
+  refused({fashion_model(), "--device", "cuda:99"}, "CUDA device");
   refused({fashion_model(), "--resume"}, "o.onnx.training");
   refused({fashion_model(), "--qat", "w4a4", "--qat-method", "lsqq"}, "lsq_plus");
   refused({fashion_model(), "--epochs", "0"}, "epochs");
@@ -224,9 +226,9 @@ TEST_F(Train, SaysWhatIsWrong) {
 /// What a phase of a schedule may say is what the command line may, but for what belongs to the
 /// whole run.
 TEST(TrainFlags, AreKeysOfSchedules) {
-  const std::set<std::string> whole = {"arch",  "output",  "checkpoint", "resume",    "log",
-                                       "plot",  "dry_run", "threads",    "json",      "help",
-                                       "quiet", "verbose", "isa",        "tokenizer", "keep_norms"};
+  const std::set<std::string> whole = {
+      "arch", "output", "checkpoint", "resume",  "log", "plot",      "dry_run",    "threads",
+      "json", "help",   "quiet",      "verbose", "isa", "tokenizer", "keep_norms", "device"};
   const std::string help = narrow_program({"train", "--help"}).out;
   const std::vector<std::string> known = train_keys();
   std::set<std::string> keys(known.begin(), known.end());

@@ -46,6 +46,27 @@ class Corners final : public Dataset {
   std::string fingerprint() const override { return "corners"; }
 };
 
+/// Noise as the network's input, ten classes.
+class Pictures final : public Dataset {
+ public:
+  explicit Pictures(const Graph& graph) : input_(graph.value(graph.inputs()[0])) {}
+  int64_t size() const override { return 24; }
+  bool labelled() const override { return true; }
+  Batch get(std::span<const int64_t> indices) const override {
+    Batch batch;
+    const SymbolicShape& shape = *input_.shape;
+    const Dims dims = {static_cast<int64_t>(indices.size()), shape[1].value, shape[2].value,
+                       shape[3].value};
+    batch.inputs[input_.name] = noise(dims, static_cast<uint64_t>(indices[0]) + 1);
+    for (const int64_t i : indices) batch.labels.push_back(i % 10);
+    return batch;
+  }
+  std::string fingerprint() const override { return "pictures"; }
+
+ private:
+  Value input_;
+};
+
 /// Gemm, Swish (below 0 in places), Gemm; all on grids of 4 bits.
 TrainPlan plan_of_grids() {
   TrainPlan plan;
@@ -162,6 +183,47 @@ TEST_F(PluginTest, EveryQuantizerResumesBetweenEpochs) {
       EXPECT_TRUE(identical(x.zero_point, other.zero_point)) << name_of(way) << name;
     }
   }
+}
+
+/// What other devices compute with is held against the engine's own loops on this one.
+TEST_F(PluginTest, LibtorchsFunctionsRoundAndPoolAlike) {
+  for (const QatOptions& way : all_ways()) {
+    TrainOptions o = options_of(1, 0.02);
+    o.optimizer = OptimizerKind::sgd;
+    o.qat = way;
+    const Corners data;
+    const TrainResult own = plugin()->train(plan_of_grids(), data, o, {}, {});
+    o.portable = true;
+    const TrainResult other = plugin()->train(plan_of_grids(), data, o, {}, {});
+    EXPECT_NEAR(own.epochs[0].loss, other.epochs[0].loss, 1e-3) << name_of(way);
+    for (const auto& [name, x] : own.state.parameters) {
+      const Tensor& y = other.state.parameters.at(name);
+      for (size_t i = 0; i < x.data<float>().size(); ++i) {
+        EXPECT_NEAR(x.data<float>()[i], y.data<float>()[i], 2e-3) << name_of(way) << name;
+      }
+    }
+    for (const auto& [name, x] : own.state.activations) {
+      const float scale = x.scale.item<float>();
+      EXPECT_NEAR(other.state.activations.at(name).scale.item<float>(), scale, 2e-3 * scale)
+          << name_of(way) << name;
+    }
+  }
+}
+
+TEST_F(PluginTest, NetworksTrainAlikeWithLibtorchsFunctions) {
+  TrainPlan plan;
+  plan.graph = make_network("mnist_cnn", 3);
+  infer_shapes(plan.graph);
+  turn_off_dropout(plan.graph);
+  plan.parameters = trainable_parameters(plan.graph);
+  const Pictures data(plan.graph);
+  TrainOptions o = options_of(1, 0.02);
+  o.optimizer = OptimizerKind::sgd;
+  o.batch = 8;
+  const TrainResult own = plugin()->train(plan, data, o, {}, {});
+  o.portable = true;
+  const TrainResult other = plugin()->train(plan, data, o, {}, {});
+  EXPECT_NEAR(own.epochs[0].loss, other.epochs[0].loss, 1e-4);
 }
 
 /// One sample, again and again.

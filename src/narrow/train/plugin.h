@@ -8,7 +8,7 @@
 namespace narrow::train {
 
 /// Changes with every change of the types below or of those they hold.
-inline constexpr int kPluginVersion = 18;
+inline constexpr int kPluginVersion = 19;
 inline constexpr const char* kPluginSymbol = "narrow_train_plugin";
 
 /// What a TorchScript module became, and what libtorch computes with it.

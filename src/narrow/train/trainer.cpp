@@ -71,6 +71,21 @@ const char* to_string(LossKind kind) {
 std::optional<LossKind> loss_from_string(std::string_view name) {
   return find<LossKind>(kLosses, name);
 }
+namespace {
+
+/// cpu, cuda, cuda:N.
+bool is_device(std::string_view name) {
+  if (name == "cpu" || name == "cuda") return true;
+  constexpr std::string_view kStart = "cuda:";
+  if (!name.starts_with(kStart)) return false;
+  const std::string_view number = name.substr(kStart.size());
+  constexpr size_t kMostDigits = 2;  // libtorch counts devices in a byte
+  return !number.empty() && number.size() <= kMostDigits &&
+         std::all_of(number.begin(), number.end(), [](char c) { return c >= '0' && c <= '9'; });
+}
+
+}  // namespace
+
 void check_options(const TrainOptions& o) {
   constexpr double kMany = 1e9;
   check("epochs", static_cast<double>(o.epochs), 0, 1e6);  // 0: of jobs that only remove
@@ -95,7 +110,11 @@ void check_options(const TrainOptions& o) {
   check("patience", static_cast<double>(o.patience), 0, kMany);
   check("shift", static_cast<double>(o.augment.shift), 0, 1e3);
   check("crop", static_cast<double>(o.augment.crop), 0, 1e3);
-  if (o.bfloat16 && !cpu_multiplies_bfloat16()) {
+  if (!is_device(o.device)) {
+    throw Error(ErrorCode::invalid_argument, fmt::format("'{}' is no device", o.device),
+                "cpu, cuda, or cuda:N");
+  }
+  if (o.bfloat16 && o.device == "cpu" && !cpu_multiplies_bfloat16()) {
     throw Error(ErrorCode::unsupported, "this CPU does not multiply bfloat16 numbers",
                 "train in float32, or where the CPU has AVX-512 BF16 or AMX");
   }

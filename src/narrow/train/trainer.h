@@ -85,7 +85,10 @@ struct TrainOptions {
   MatchOptions match;
   PruneOptions prune;
   RegularizeOptions regularize;
-  bool bfloat16 = false;  // operands of convolutions and matrix products; all else is float32
+  bool bfloat16 = false;       // operands of convolutions and matrix products; all else is float32
+  std::string device = "cpu";  // or "cuda", "cuda:N"
+  /// Rounds and pools with libtorch's functions, as on other devices, instead of the engine's.
+  bool portable = false;
   uint64_t seed = 1;
   int threads = 0;  // 0: all CPUs of the affinity mask
 };

@@ -42,7 +42,7 @@ torch::Tensor to_torch(const Tensor& x) {
 }
 
 Tensor from_torch(const torch::Tensor& x) {
-  const torch::Tensor c = x.detach().contiguous();
+  const torch::Tensor c = x.detach().to(torch::kCPU).contiguous();
   DType dtype = DType::float32;
   if (c.scalar_type() == torch::kInt64) dtype = DType::int64;
   if (c.scalar_type() == torch::kBool) dtype = DType::boolean;

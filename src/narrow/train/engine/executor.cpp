@@ -60,7 +60,8 @@ std::array<std::span<const OpRule>, 3> all_rules() {
   return {math_rules(), layer_rules(), shape_rules()};
 }
 
-Executor::Executor(const TrainPlan& plan, const QatOptions& qat) : graph_(plan.graph) {
+Executor::Executor(const TrainPlan& plan, const QatOptions& qat, torch::Device device)
+    : graph_(plan.graph), device_(device) {
   graph_.sort();
   std::string unknown;
   for (const NodeId id : graph_.nodes()) {
@@ -108,7 +109,9 @@ Executor::Executor(const TrainPlan& plan, const QatOptions& qat) : graph_(plan.g
     for (const size_t i : {3, 4}) {
       const ValueId value = node.input(i);
       if (graph_.constant(value) == nullptr) continue;
-      buffers_[graph_.value(value).name] = constants_[static_cast<size_t>(value)];
+      torch::Tensor& x = constants_[static_cast<size_t>(value)];
+      x = x.to(device_);
+      buffers_[graph_.value(value).name] = x;
     }
   }
   for (const auto& [name, params] : plan.weights) {
@@ -140,6 +143,19 @@ Executor::Executor(const TrainPlan& plan, const QatOptions& qat) : graph_(plan.g
     }
   }
   spare_work();
+  move_constants();
+}
+
+/// What no step changes goes to the device once. Integers stay: they are shapes, axes and indices.
+void Executor::move_constants() {
+  for (const ValueId id : graph_.live_values()) {
+    const auto slot = static_cast<size_t>(id);
+    torch::Tensor& x = constants_[slot];
+    const bool changes = trained_[slot] != nullptr || rounding_[slot].grid != nullptr ||
+                         adapter_of_[slot] != nullptr || blocks_of_[slot].has_value();
+    if (!x.defined() || changes) continue;
+    if (x.is_floating_point() || x.scalar_type() == torch::kBool) x = x.to(device_);
+  }
 }
 
 /// What need not be done: rounding what is on the grid already, Relu where the grid ends at 0, and
@@ -188,13 +204,13 @@ void Executor::put(Tensors& values, ValueId id, torch::Tensor value, const RunMo
     if (mode.training && observe && rounding.grid->rule().observe) {
       observe(groups_.at(graph_.value(id).name), *rounding.grid, out, mode.ranks);
     }
-    out = (*rounding.grid)(out, rounding.into);
+    out = (*rounding.grid)(out, rounding.into, mode.portable);
   }
   if (dynamic_[slot]) out = round_dynamically(out, *dynamic_[slot]);
 }
 
 /// The value of a constant that is trained, rounded or changed by an adapter.
-torch::Tensor Executor::weight(ValueId id) const {
+torch::Tensor Executor::weight(ValueId id, const RunMode& mode) const {
   const auto slot = static_cast<size_t>(id);
   const std::string& name = graph_.value(id).name;
   torch::Tensor w = constants_[slot];
@@ -204,10 +220,10 @@ torch::Tensor Executor::weight(ValueId id) const {
   }
   const LowRank* adapter = adapter_of_[slot];
   if (adapter != nullptr && adapter->merged) w = w + adapter->change(w);
-  if (grid != nullptr) w = (*grid)(w);
+  if (grid != nullptr) w = (*grid)(w, false, mode.portable);
   if (blocks_of_[slot]) w = round_to_blocks(w, *blocks_of_[slot]);
   if (adapter != nullptr && !adapter->merged) w = w + adapter->change(w);
-  return w;
+  return w.is_floating_point() ? w.to(device_) : w;
 }
 
 torch::Tensor Executor::used(const std::string& name, const torch::Tensor& w) const {
@@ -223,7 +239,7 @@ Tensors Executor::values_of(const std::map<std::string, torch::Tensor>& inputs,
   for (const ValueId id : graph_.live_values()) {
     if (!graph_.value(id).is_constant()) continue;
     try {
-      values[static_cast<size_t>(id)] = weight(id);
+      values[static_cast<size_t>(id)] = weight(id, mode);
     } catch (Error& e) {
       e.add_context(fmt::format("weights '{}'", graph_.value(id).name));
       throw;
@@ -235,7 +251,7 @@ Tensors Executor::values_of(const std::map<std::string, torch::Tensor>& inputs,
     if (found == inputs.end()) {
       throw Error(ErrorCode::invalid_argument, fmt::format("the data have no input '{}'", name));
     }
-    put(values, id, found->second, mode);
+    put(values, id, found->second.to(device_), mode);
   }
   return values;
 }

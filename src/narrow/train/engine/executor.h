@@ -31,6 +31,7 @@ struct RunMode {
   /// The batch's share in what the running ones become; below 0: that of the node.
   double statistics_share = -1;
   bool bfloat16 = false;   // operands of products; sums and all else stay float32
+  bool portable = false;   // rounds and pools with libtorch's functions, as on other devices
   Ranks* ranks = nullptr;  // with whom statistics of a batch are shared; nullptr: nobody
 };
 
@@ -58,7 +59,8 @@ std::array<std::span<const OpRule>, 3> all_rules();
 class Executor {
  public:
   /// Throws unsupported naming every node without a rule.
-  explicit Executor(const TrainPlan& plan, const QatOptions& qat = {});
+  explicit Executor(const TrainPlan& plan, const QatOptions& qat = {},
+                    torch::Device device = torch::kCPU);
   Executor(const Executor&) = delete;
   Executor& operator=(const Executor&) = delete;
 
@@ -99,12 +101,14 @@ class Executor {
   /// Told of each output of each node, before it is rounded to its grid; false ends the run.
   using Look = std::function<bool(const Node& node, const torch::Tensor& output)>;
   Tensors values_of(const std::map<std::string, torch::Tensor>& inputs, const RunMode& mode) const;
-  torch::Tensor weight(ValueId id) const;
+  torch::Tensor weight(ValueId id, const RunMode& mode) const;
+  void move_constants();
   void put(Tensors& values, ValueId id, torch::Tensor value, const RunMode& mode) const;
   void spare_work();
   bool run_steps(Tensors& values, const RunMode& mode, const Look& look = {}) const;
 
   Graph graph_;
+  torch::Device device_;  // of activations; parameters stay on the CPU
   std::vector<Step> steps_;
   std::map<std::string, torch::Tensor> parameters_;
   std::map<std::string, torch::Tensor> buffers_;

@@ -9,6 +9,7 @@
 #include "narrow/quant/quantize.h"
 #include "narrow/quant/unit_map.h"
 #include "narrow/train/engine/bridge.h"
+#include "narrow/train/engine/device.h"
 #include "narrow/train/engine/kernels.h"
 
 namespace narrow::train {
@@ -131,6 +132,63 @@ struct RoundToGrid : torch::autograd::Function<RoundToGrid> {
   }
 };
 
+/// The same with libtorch's functions, for any device. Of grids per tensor and per axis.
+struct RoundAnywhere : torch::autograd::Function<RoundAnywhere> {
+  struct Parts {
+    Parts(const torch::Tensor& x, const torch::Tensor& scale, const torch::Tensor& zero,
+          const Scheme& scheme) {
+      std::vector<int64_t> shape(static_cast<size_t>(x.dim()), 1);
+      const bool per_axis = scheme.granularity == Granularity::per_axis;
+      const int64_t axis = scheme.axis < 0 ? scheme.axis + x.dim() : scheme.axis;
+      if (per_axis) shape.at(static_cast<size_t>(axis)) = x.size(axis);
+      for (int64_t a = 0; a < x.dim(); ++a) {
+        if (!per_axis || a != axis) summed.push_back(a);
+      }
+      const torch::Tensor z = zero.reshape(shape).round().clamp(scheme.qmin(), scheme.qmax());
+      step = scale.reshape(shape);
+      u = x / step;
+      low = scheme.qmin() - z;
+      high = scheme.qmax() - z;
+      codes = torch::minimum(torch::maximum(u, low), high).round();
+    }
+    torch::Tensor step, u, low, high, codes;
+    std::vector<int64_t> summed;
+  };
+
+  static torch::Tensor forward(AutogradContext* context, const torch::Tensor& x,
+                               const torch::Tensor& scale, const torch::Tensor& zero,
+                               const Scheme* scheme, const GridRule* rule) {
+    if (scheme->granularity != Granularity::per_tensor &&
+        scheme->granularity != Granularity::per_axis) {
+      throw Error(ErrorCode::unsupported, "grids of groups are rounded on the CPU only");
+    }
+    context->save_for_backward({x, scale, zero});
+    context->saved_data["scheme"] = reinterpret_cast<int64_t>(scheme);
+    context->saved_data["rule"] = reinterpret_cast<int64_t>(rule);
+    const Parts p(x, scale, zero, *scheme);
+    return p.codes * p.step;
+  }
+
+  static tensor_list backward(AutogradContext* context, const tensor_list& gradients) {
+    const auto saved = context->get_saved_variables();
+    const auto& scheme = *reinterpret_cast<const Scheme*>(context->saved_data["scheme"].toInt());
+    const auto& rule = *reinterpret_cast<const GridRule*>(context->saved_data["rule"].toInt());
+    const torch::Tensor& g = gradients[0];
+    const Parts p(saved[0], saved[1], saved[2], scheme);
+    const torch::Tensor clamped = (p.u < p.low).logical_or(p.u > p.high);
+    const torch::Tensor error = rule.inside ? p.codes - p.u : torch::zeros_like(p.u);
+    const auto of_units = [&](const torch::Tensor& x) {
+      return (p.summed.empty() ? x : x.sum(p.summed)).reshape({-1});
+    };
+    const auto values = static_cast<double>(g.numel()) / static_cast<double>(saved[1].numel());
+    const double pace = rule.paced ? 1 / std::sqrt(values * std::max(1, scheme.qmax())) : 1;
+    const torch::Tensor ds = of_units(g * torch::where(clamped, p.codes, error)) * pace;
+    const torch::Tensor dz = of_units(g.masked_fill(clamped.logical_not(), 0)) * saved[1] * -pace;
+    const torch::Tensor none;
+    return {g.masked_fill(clamped, 0), ds, dz, none, none};
+  }
+};
+
 /// Scales as a file of binary16 numbers has them; gradients pass.
 struct RoundScales : torch::autograd::Function<RoundScales> {
   static torch::Tensor forward(AutogradContext* /*context*/, const torch::Tensor& scale) {
@@ -169,7 +227,11 @@ torch::Tensor Grid::scales(const torch::Tensor& log_scale) const {
   return params_.scheme.scale_type == ScaleType::float16 ? RoundScales::apply(scale) : scale;
 }
 
-torch::Tensor Grid::operator()(const torch::Tensor& x, bool into) const {
+torch::Tensor Grid::operator()(const torch::Tensor& x, bool into, bool portable) const {
+  if (portable || !x.is_cpu()) {
+    return RoundAnywhere::apply(x, beside(scales(log_scale_), x), beside(zero_, x), &params_.scheme,
+                                &rule_);
+  }
   const bool gradients =
       torch::GradMode::is_enabled() && (x.requires_grad() || log_scale_.requires_grad());
   return RoundToGrid::apply(x, scales(log_scale_), zero_, &params_.scheme, &rule_, into, gradients);

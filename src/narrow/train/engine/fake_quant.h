@@ -26,7 +26,8 @@ class Grid {
   /// x on the grid. The scale's gradient is divided by sqrt(values of a unit * qmax) where the rule
   /// says so (Esser et al., 2020), so that scales and weights learn at one pace. `into`: x is of no
   /// use to anybody else, and what is rounded may take its memory.
-  torch::Tensor operator()(const torch::Tensor& x, bool into = false) const;
+  /// `portable`, or x on another device than the CPU: with libtorch's functions.
+  torch::Tensor operator()(const torch::Tensor& x, bool into = false, bool portable = false) const;
   /// x as the rule reshapes it before it is rounded; what is exported in place of x.
   torch::Tensor shaped(const torch::Tensor& x) const;
 

@@ -133,9 +133,9 @@ using torch::autograd::AutogradContext;
 using torch::autograd::tensor_list;
 
 torch::Tensor summed(const torch::Tensor& x, Ranks& ranks) {
-  torch::Tensor out = x.detach().clone(torch::MemoryFormat::Contiguous);
+  torch::Tensor out = x.detach().to(torch::kCPU).clone(torch::MemoryFormat::Contiguous);
   ranks.sum({out.data_ptr<float>(), static_cast<size_t>(out.numel())});
-  return out;
+  return out.to(x.device());
 }
 
 struct SumOverRanks : torch::autograd::Function<SumOverRanks> {

@@ -17,6 +17,7 @@
 #include "narrow/train/augment.h"
 #include "narrow/train/checkpoint.h"
 #include "narrow/train/engine/bridge.h"
+#include "narrow/train/engine/device.h"
 #include "narrow/train/engine/executor.h"
 #include "narrow/train/engine/loss.h"
 #include "narrow/train/engine/method.h"
@@ -66,7 +67,7 @@ class Trainer {
         hooks_(hooks),
         place_(place),
         threads_(options.threads),
-        executor_(plan, options.qat),
+        executor_(plan, options.qat, open_device(options.device)),
         loss_(plan, options, hooks, data.labelled()),
         whole_batch_(options.batch) {
     for (auto& [name, tensor] : executor_.parameters()) learned_["parameter." + name] = &tensor;
@@ -99,6 +100,9 @@ class Trainer {
  private:
   void add_grid(const std::string& kind, const std::string& name, Grid& grid);
   TakenBatch take(std::span<const int64_t> indices, const Augmentation& how, uint64_t seed) const;
+  RunMode how(bool training, bool batch_statistics, double share) const {
+    return {training, batch_statistics, share, options_.bfloat16, options_.portable, hooks_.ranks};
+  }
   torch::Tensor loss_of(const TakenBatch& batch, int64_t epoch);
   void reestimate_norms(int64_t epoch);
   std::pair<int64_t, int64_t> own_part(int64_t count) const;
@@ -158,11 +162,10 @@ TakenBatch Trainer::take(std::span<const int64_t> indices, const Augmentation& h
 
 torch::Tensor Trainer::loss_of(const TakenBatch& batch, int64_t epoch) {
   const bool moves = options_.norm_freeze == 0 || epoch <= options_.norm_freeze;
-  torch::Tensor loss =
-      loss_(executor_.run(batch.inputs, {true, moves, -1, options_.bfloat16, hooks_.ranks}), batch);
+  torch::Tensor loss = loss_(executor_.run(batch.inputs, how(true, moves, -1)), batch);
   for (const auto& method : methods_) {
     const torch::Tensor penalty = method->penalty();
-    if (penalty.defined()) loss = loss + penalty;
+    if (penalty.defined()) loss = loss + beside(penalty, loss);
   }
   return loss;
 }
@@ -342,8 +345,7 @@ void Trainer::reestimate_norms(int64_t epoch) {
     const auto [begin, end] = own_part(std::min(whole_batch_, samples_ - first));
     const TakenBatch batch =
         take({order.data() + first + begin, static_cast<size_t>(end - begin)}, {}, 0);
-    executor_.run(batch.inputs,
-                  {false, true, 1 / static_cast<double>(i + 1), options_.bfloat16, hooks_.ranks});
+    executor_.run(batch.inputs, how(false, true, 1 / static_cast<double>(i + 1)));
   }
   exchange();
 }

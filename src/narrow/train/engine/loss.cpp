@@ -9,6 +9,7 @@
 #include "narrow/core/error.h"
 #include "narrow/core/rng.h"
 #include "narrow/train/engine/bridge.h"
+#include "narrow/train/engine/device.h"
 
 namespace narrow::train {
 
@@ -49,13 +50,13 @@ torch::Tensor Loss::hard(const torch::Tensor& logits, const std::vector<int64_t>
     throw Error(ErrorCode::invalid_argument,
                 fmt::format("a label is {}, the model has {} outputs", label, classes));
   }
-  const torch::Tensor target = torch::tensor(labels, torch::kInt64);
+  const torch::Tensor target = torch::tensor(labels, torch::kInt64).to(logits.device());
   return at::cross_entropy_loss(logits, target, /*weight=*/{}, at::Reduction::Mean,
                                 /*ignore_index=*/-100, options_.label_smoothing);
 }
 
 torch::Tensor Loss::teacher(const torch::Tensor& y, const std::vector<Tensor>& taught) const {
-  const torch::Tensor wanted = to_torch(taught.at(output_)).reshape(y.sizes());
+  const torch::Tensor wanted = to_torch(taught.at(output_)).reshape(y.sizes()).to(y.device());
   if (options_.loss == LossKind::mse) return at::mse_loss(y, wanted);
   const double t = options_.temperature;
   const torch::Tensor target =
@@ -67,12 +68,12 @@ torch::Tensor Loss::teacher(const torch::Tensor& y, const std::vector<Tensor>& t
 
 torch::Tensor Loss::distance(const FeatureMatch& match, torch::Tensor s,
                              const std::vector<Tensor>& taught) const {
-  const torch::Tensor t = to_torch(taught.at(match.teacher.output));
+  const torch::Tensor t = to_torch(taught.at(match.teacher.output)).to(s.device());
   if (match.projects()) {
     // Channels last, which a product of matrices wants.
     const bool images = s.dim() > 3;
     if (images) s = s.movedim(1, -1);
-    s = torch::matmul(s, projections_.at(match.student.name).t());
+    s = torch::matmul(s, beside(projections_.at(match.student.name), s).t());
     if (images) s = s.movedim(-1, 1);
   }
   if (s.sizes() != t.sizes()) {

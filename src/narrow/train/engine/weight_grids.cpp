@@ -47,9 +47,10 @@ torch::Tensor round_dynamically(const torch::Tensor& x, const DynamicGrid& grid)
     const torch::Tensor blocks = rows.reshape({-1, grid.block});
     constexpr float kLargest = 127;
     const torch::Tensor scale = blocks.abs().amax({1}, true) / kLargest;
-    const torch::Tensor codes = torch::where(scale > 0, blocks / scale, torch::zeros({}))
-                                    .clamp_(-kLargest, kLargest)
-                                    .round_();
+    const torch::Tensor codes =
+        torch::where(scale > 0, blocks / scale, torch::zeros({}, x.options()))
+            .clamp_(-kLargest, kLargest)
+            .round_();
     y = (codes * scale).reshape(rows.sizes()).narrow(1, 0, width).reshape(x.sizes());
   }
   return PassThrough::apply(x, y);

@@ -75,7 +75,8 @@ torch::Tensor shared_batch_norm(const Tensors& in, double share, double epsilon,
     if (i != 1) axes.push_back(i);
   }
   shape[1] = x.size(1);
-  const torch::Tensor own = torch::full({1}, static_cast<double>(x.numel() / x.size(1)));
+  const torch::Tensor own =
+      torch::full({1}, static_cast<double>(x.numel() / x.size(1)), x.options());
   const torch::Tensor sums = sum_over_ranks(torch::cat({x.sum(axes), own}), ranks);
   const torch::Tensor count = sums.narrow(0, x.size(1), 1).detach();
   const torch::Tensor mean = sums.narrow(0, 0, x.size(1)) / count;
@@ -206,9 +207,10 @@ Forward make_max_pool(const Graph&, const Node& node) {
     throw Error(ErrorCode::unsupported, "training has no rule for the indices of MaxPool");
   }
   const bool ceil_mode = node.int_or("ceil_mode", 0) != 0;
-  return [=](const Tensors& in, const RunMode&) -> Tensors {
+  return [=](const Tensors& in, const RunMode& mode) -> Tensors {
     const ConvGeometry g = pool_geometry(node, in[0].sizes());
-    if (g.kernel.size() == 2 && g.window() <= kMostPositions)
+    const bool own = in[0].is_cpu() && !mode.portable;
+    if (own && g.kernel.size() == 2 && g.window() <= kMostPositions)
       return {PlaneMaxPool::apply(in[0], g)};
     Dims pads;
     const bool plain =
@@ -280,11 +282,12 @@ struct AttentionForm {
   int64_t left;
 
   /// What a query may not see, as -infinity; undefined where it sees all.
-  torch::Tensor hidden(int64_t queries, int64_t keys) const {
+  torch::Tensor hidden(int64_t queries, int64_t keys, torch::Device device) const {
     if (!causal && left < 0) return {};
-    const torch::Tensor rows = torch::arange(queries).unsqueeze(1) + (keys - queries);
-    const torch::Tensor columns = torch::arange(keys).unsqueeze(0);
-    torch::Tensor out = torch::zeros({queries, keys}, torch::kBool);
+    const auto numbers = torch::dtype(torch::kInt64).device(device);
+    const torch::Tensor rows = torch::arange(queries, numbers).unsqueeze(1) + (keys - queries);
+    const torch::Tensor columns = torch::arange(keys, numbers).unsqueeze(0);
+    torch::Tensor out = torch::zeros({queries, keys}, numbers.dtype(torch::kBool));
     if (causal) out = out | (columns > rows);
     if (left >= 0) out = out | (columns < rows - left);
     return out;
@@ -310,12 +313,13 @@ Forward make_attention(const Graph&, const Node& node) {
         form.scale != 0 ? form.scale : 1 / std::sqrt(static_cast<double>(q.size(3)));
     torch::Tensor scores = torch::matmul(q, k.transpose(2, 3)) * scale;
     if (given(in, 3)) {
-      scores = in[3].scalar_type() == torch::kBool
-                   ? scores.masked_fill(in[3].logical_not(), -INFINITY)
-                   : scores + in[3];
+      const torch::Tensor mask = beside(in[3], scores);
+      scores = mask.scalar_type() == torch::kBool
+                   ? scores.masked_fill(mask.logical_not(), -INFINITY)
+                   : scores + mask;
     }
     if (form.softcap != 0) scores = torch::tanh(scores / form.softcap) * form.softcap;
-    const torch::Tensor hidden = form.hidden(q.size(2), k.size(2));
+    const torch::Tensor hidden = form.hidden(q.size(2), k.size(2), q.device());
     if (hidden.defined()) scores = scores.masked_fill(hidden, -INFINITY);
     torch::Tensor y = torch::matmul(torch::softmax(scores, -1), v);
     if (joined) y = y.transpose(1, 2).reshape({y.size(0), y.size(2), -1});
@@ -334,8 +338,9 @@ Forward make_rotary(const Graph&, const Node& node) {
     torch::Tensor c = in[1];
     torch::Tensor s = in[2];
     if (given(in, 3)) {
-      c = c.index({in[3]});
-      s = s.index({in[3]});
+      const torch::Tensor positions = beside(in[3], c);
+      c = c.index({positions});
+      s = s.index({positions});
     }
     c = c.unsqueeze(1);
     s = s.unsqueeze(1);

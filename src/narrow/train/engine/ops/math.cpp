@@ -152,8 +152,9 @@ Forward make_reduce(const Graph&, const Node& node) {
 template <torch::Tensor (*F)(const torch::Tensor&, const torch::Tensor&)>
 Forward fold(const Graph&, const Node&) {
   return [](const Tensors& in, const RunMode&) -> Tensors {
-    torch::Tensor y = in[0];
-    for (size_t i = 1; i < in.size(); ++i) y = F(y, in[i]);
+    const Tensors x = together(in);
+    torch::Tensor y = x[0];
+    for (size_t i = 1; i < x.size(); ++i) y = F(y, x[i]);
     return {y};
   };
 }

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "narrow/train/engine/device.h"
 #include "narrow/train/engine/executor.h"
 #include "narrow/train/engine/torch.h"
 
@@ -15,6 +16,16 @@ inline bool given(const Tensors& inputs, size_t i) {
   return i < inputs.size() && inputs[i].defined();
 }
 
+/// All on one device: shapes are computed on the CPU, and what becomes of them may meet a value.
+inline Tensors together(Tensors x) {
+  for (const torch::Tensor& like : x) {
+    if (!like.defined() || like.is_cpu()) continue;
+    for (torch::Tensor& other : x) other = beside(other, like);
+    break;
+  }
+  return x;
+}
+
 /// A rule whose function needs nothing of the node.
 template <torch::Tensor (*F)(const torch::Tensor&)>
 Forward unary(const Graph&, const Node&) {
@@ -22,7 +33,10 @@ Forward unary(const Graph&, const Node&) {
 }
 template <torch::Tensor (*F)(const torch::Tensor&, const torch::Tensor&)>
 Forward binary(const Graph&, const Node&) {
-  return [](const Tensors& in, const RunMode&) -> Tensors { return {F(in[0], in[1])}; };
+  return [](const Tensors& in, const RunMode&) -> Tensors {
+    const Tensors x = together(in);
+    return {F(x[0], x[1])};
+  };
 }
 
 /// x as the run's products take it.
@@ -36,7 +50,7 @@ inline torch::Tensor product(const torch::Tensor& y) {
 
 /// The elements of a small integer tensor.
 inline std::vector<int64_t> ints_of(const torch::Tensor& x) {
-  const torch::Tensor c = x.to(torch::kInt64).contiguous();
+  const torch::Tensor c = x.to(torch::kCPU, torch::kInt64).contiguous();
   return {c.data_ptr<int64_t>(), c.data_ptr<int64_t>() + c.numel()};
 }
 

@@ -42,7 +42,9 @@ Forward make_transpose(const Graph&, const Node& node) {
 
 Forward make_concat(const Graph&, const Node& node) {
   const int64_t axis = node.int_or("axis", 0);
-  return [=](const Tensors& in, const RunMode&) -> Tensors { return {torch::cat(in, axis)}; };
+  return [=](const Tensors& in, const RunMode&) -> Tensors {
+    return {torch::cat(together(in), axis)};
+  };
 }
 
 Forward make_split(const Graph&, const Node& node) {
@@ -96,7 +98,7 @@ Forward make_slice(const Graph&, const Node&) {
 Forward make_gather(const Graph&, const Node& node) {
   const int64_t axis = node.int_or("axis", 0);
   return [=](const Tensors& in, const RunMode&) -> Tensors {
-    torch::Tensor index = in[1].to(torch::kInt64);
+    torch::Tensor index = beside(in[1], in[0]).to(torch::kInt64);
     const int64_t extent = in[0].size(axis);
     index = torch::where(index < 0, index + extent, index);
     if (axis == 0 && in[0].dim() == 2) return {torch::embedding(in[0], index)};
@@ -126,7 +128,7 @@ Forward make_range(const Graph&, const Node&) {
 
 Forward make_expand(const Graph&, const Node&) {
   return [](const Tensors& in, const RunMode&) -> Tensors {
-    const torch::Tensor like = torch::empty(ints_of(in[1]), torch::kBool);
+    const torch::Tensor like = torch::empty(ints_of(in[1]), in[0].options());
     return {torch::broadcast_tensors({in[0], like})[0]};
   };
 }
