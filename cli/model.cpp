@@ -4,9 +4,12 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <string_view>
 #include <system_error>
 
 #include "narrow/core/error.h"
@@ -88,6 +91,22 @@ void check_output_path(const std::string& path) {
   throw Error(error == ENOENT ? ErrorCode::not_found : ErrorCode::io_error,
               fmt::format("cannot write '{}': {}: {}", path, parent.string(), std::strerror(error)),
               error == ENOENT ? "make the folder first" : "check the permissions");
+}
+
+bool is_other_format(const std::string& path) {
+  const std::string extension = std::filesystem::path(path).extension().string();
+  constexpr std::array<std::string_view, 8> kOthers = {".safetensors", ".json", ".bin",  ".pt",
+                                                       ".pth",         ".ts",   ".ggml", ".tflite"};
+  return std::ranges::find(kOthers, extension) != kOthers.end();
+}
+
+void check_onnx_output(const std::string& path) {
+  if (std::filesystem::path(path).extension() == ".gguf" || is_other_format(path)) {
+    throw Error(ErrorCode::invalid_argument,
+                fmt::format("'{}' is no name of an ONNX file, which this model goes into", path),
+                "give the file a name that ends in .onnx");
+  }
+  check_output_path(path);
 }
 
 std::unique_ptr<Dataset> open_data(const std::string& spec, const Graph& graph) {

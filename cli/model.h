@@ -38,6 +38,10 @@ Session make_session(const std::string& path, Graph graph, const SessionOptions&
 
 /// Refuses, before long work is done for nothing, a file in a folder that cannot take it.
 void check_output_path(const std::string& path);
+/// The same for an ONNX file, which must not go by the name of another format.
+void check_onnx_output(const std::string& path);
+/// Whether the name is one of a file format other than ONNX and GGUF.
+bool is_other_format(const std::string& path);
 
 /// The data set for this model's inputs.
 std::unique_ptr<Dataset> open_data(const std::string& spec, const Graph& graph);

@@ -128,7 +128,7 @@ Recipe build_recipe(const QuantizeFlags& flags) {
 }
 
 void check_output(const QuantizeFlags& flags) {
-  check_output_path(flags.output);
+  check_onnx_output(flags.output);
   std::error_code ignored;
   if (std::filesystem::equivalent(flags.model, flags.output, ignored)) {
     throw Error(ErrorCode::invalid_argument,

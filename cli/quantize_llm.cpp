@@ -122,14 +122,11 @@ void run_onnx(const LlmFlags& flags, Context& context) {
 
 void run_folder(const LlmFlags& flags, Context& context) {
   // A mistyped name would become a folder.
-  const std::string extension = std::filesystem::path(flags.output).extension().string();
-  for (const char* file : {".safetensors", ".json", ".bin", ".pt", ".pth", ".ggml", ".tflite"}) {
-    if (extension == file) {
-      throw Error(ErrorCode::invalid_argument,
-                  fmt::format("'{}': a language model is not written as a {} file", flags.output,
-                              extension),
-                  "name a folder, or a file that ends in .gguf or .onnx");
-    }
+  if (is_other_format(flags.output)) {
+    throw Error(ErrorCode::invalid_argument,
+                fmt::format("'{}': a language model is not written as a {} file", flags.output,
+                            std::filesystem::path(flags.output).extension().string()),
+                "name a folder, or a file that ends in .gguf or .onnx");
   }
   refuse_gguf_flags(flags);
   LlmFolderJob job;

@@ -88,10 +88,14 @@ void run_train_command(const TrainFlags& flags, Context& context) {
   apply_qat_flags(flags.qat_flags, job);
   set_adapter_options(flags.adapters, job);
   check_llm_training(job);
+  if (job.data.kind != "text") check_onnx_output(flags.output);
   job.options.seed = static_cast<uint64_t>(flags.seed);
   job.options.bfloat16 = flags.compute == "bfloat16";
   job.options.threads = context.thread_count();
   set_prune_options(flags.prune, job);
+  for (const std::string& file : {flags.checkpoint, flags.log, flags.plot}) {
+    if (!file.empty()) check_output_path(file);
+  }
   job.checkpoint = flags.checkpoint;
   job.log = flags.log;
   job.plot = flags.plot;

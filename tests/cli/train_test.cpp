@@ -199,7 +199,8 @@ TEST_F(Train, SaysWhatIsWrong) {
   const std::string out = folder_.file("o.onnx");
   const auto refused = [&](std::vector<std::string> args, const char* part) {
     args.insert(args.begin(), "train");
-    args.insert(args.end(), {"-o", out, "--data", data_});
+    if (std::ranges::find(args, "-o") == args.end()) args.insert(args.end(), {"-o", out});
+    args.insert(args.end(), {"--data", data_});
     const Outcome r = narrow_program(args);
     EXPECT_NE(r.code, 0);
     EXPECT_NE(r.err.find(part), std::string::npos) << r.err;
@@ -213,6 +214,13 @@ TEST_F(Train, SaysWhatIsWrong) {
   refused({fashion_model(), "--lr", "1e9"}, "--lr");
   refused({fashion_model(), "--device", "gpu"}, "cuda:N");
   refused({fashion_model(), "--device", "cuda:99"}, "CUDA device");
+  // Before anything is trained.
+  const std::string nowhere = folder_.file("none/file");
+  refused({fashion_model(), "--checkpoint", nowhere}, "make the folder first");
+  refused({fashion_model(), "--log", nowhere}, "make the folder first");
+  refused({fashion_model(), "--plot", nowhere}, "make the folder first");
+  refused({fashion_model(), "--teacher", fashion_model()}, "--loss distill");
+  refused({fashion_model(), "-o", folder_.file("o.gguf")}, "an ONNX file");
   refused({fashion_model(), "--resume"}, "o.onnx.training");
   refused({fashion_model(), "--qat", "w4a4", "--qat-method", "lsqq"}, "lsq_plus");
   refused({fashion_model(), "--epochs", "0"}, "epochs");

@@ -107,6 +107,8 @@ INSTANTIATE_TEST_SUITE_P(
         Mistake{{"quantize", kModel, "-o", kModel}, "is the float model itself", "another name"},
         Mistake{{"quantize", kModel, "-o", "/tmp"}, "is a folder", "name a file"},
         Mistake{{"quantize", kModel, "-o", "/dev/null"}, "'/dev/null' is not a file", "device"},
+        Mistake{
+            {"quantize", kModel, "-o", "q.gguf"}, "'q.gguf' is no name of an ONNX file", "onnx"},
         Mistake{{"tokenize", kModel}, "tokenize takes one text", "narrow tokenize --help"},
         Mistake{{"tokenize", kModel, "--text", "a", "--input", "b"}, "tokenize takes one text", ""},
         Mistake{{"bench", kModel, "--batch", "2", "--input", "x.npz"}, "excludes", ""},

@@ -57,6 +57,9 @@ TEST(TrainScheduleTest, PhasesTakeWhatTheFileSays) {
   EXPECT_EQ(phases[2].name, "phase 3");
   EXPECT_EQ(phases[2].job.qat, "w4a4");
   EXPECT_EQ(to_text(phases[2].job.low_rank), "energy=0.9");
+  // Who teaches nobody is not loaded.
+  EXPECT_TRUE(
+      parse("teacher: big.onnx\nphases: [{epochs: 1}, {loss: mse}]")[0].job.teacher.empty());
   // A stamp depends on what came before.
   EXPECT_NE(phases[0].stamp, phases[1].stamp);
   EXPECT_NE(phases[0].stamp, parse("phases: [{epochs: 4}]")[0].stamp);
@@ -77,6 +80,8 @@ TEST(TrainScheduleTest, MistakesHaveAPlace) {
   };
   refused("phases:\n  - epoch: 3\n", "s.yaml:2:5", "epochs");
   refused("phases:\n  - epochs: many\n", "s.yaml:2:5", "many");
+  refused("phases:\n  - teacher: big.onnx\n", "s.yaml:2:5", "distill");
+  refused("teacher: big.onnx\nphases:\n  - epochs: 1\n", "s.yaml", "distill");
   refused("phases:\n  - epochs: [1, 2]\n", "s.yaml:2", "one value");
   refused("phases:\n  - qat: w1a1\n", "s.yaml:2:5", "w1a1");
   refused("phases:\n  - prune: {method: magnitud}\n", "s.yaml:2:5", "magnitude");

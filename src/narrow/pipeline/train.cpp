@@ -155,7 +155,7 @@ void TrainRun::read() {
 /// By default the model that came in.
 void TrainRun::open_teacher(const Graph& came) {
   const train::MatchOptions& match = job_.options.match;
-  if (job_.options.loss == train::LossKind::cross_entropy && !match.active()) return;
+  if (!train::learns_from_teacher(job_.options)) return;
   Graph graph = job_.teacher.empty() ? came : read_onnx(job_.teacher);
   if (match.active()) infer_shapes(graph);
   for (const train::FeaturePair& pair : match.pairs) {
@@ -470,6 +470,11 @@ TrainReport run_train(const TrainJob& given) {
                 "--norm-freeze and --norm-batches have no batch norms to work on with --qat, which "
                 "folds them into the convolutions before the first step",
                 "leave them out, or train in float with --keep-norms first");
+  }
+  if (!job.teacher.empty() && !train::learns_from_teacher(job.options)) {
+    throw Error(ErrorCode::invalid_argument,
+                fmt::format("nothing is learned from the teacher '{}'", job.teacher.string()),
+                train::kTeacherHint);
   }
   const bool scratch = is_language_arch(job.arch);
   if (scratch || (job.arch.empty() && is_language_model(job.model))) return run_llm_train(job);

@@ -43,8 +43,7 @@ void check_job(const TrainJob& job) {
     refuse("pact, dorefa and wrpn change weights before they round them",
            "go on with lsq or lsq_plus, or give --qat to make new grids");
   }
-  const bool taught =
-      job.options.loss != train::LossKind::cross_entropy || job.options.match.active();
+  const bool taught = train::learns_from_teacher(job.options);
   if (taught && job.teacher.empty()) {
     refuse("it has nothing to learn from itself", "name its float model with --teacher");
   }

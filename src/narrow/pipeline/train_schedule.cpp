@@ -105,6 +105,9 @@ TrainPhase parse_phase(std::string_view source, const YamlNode& block, const Tra
     said.teacher |= entry.key.text == "teacher";
     set_key(phase.job, source, entry);
   }
+  if (said.teacher && !train::learns_from_teacher(phase.job.options)) {
+    fail(source, block, "nothing is learned from the teacher", train::kTeacherHint);
+  }
   try {
     train::check_options(phase.job.options);
   } catch (const Error& e) {
@@ -128,9 +131,12 @@ void link(TrainPhase& phase, const PhaseKeys& said, const std::vector<TrainPhase
     phase.job.arch.clear();
   }
   // Who teaches is the model that came in, not what the phases before made of it.
-  const train::TrainOptions& o = phase.job.options;
-  const bool taught = o.loss != train::LossKind::cross_entropy || o.match.active();
-  if (taught && !said.teacher && phase.job.teacher.empty()) phase.job.teacher = phase.job.model;
+  if (said.teacher) return;
+  if (!train::learns_from_teacher(phase.job.options)) {
+    phase.job.teacher.clear();
+  } else if (phase.job.teacher.empty()) {
+    phase.job.teacher = phase.job.model;
+  }
 }
 
 std::string text_of(const YamlNode& node) {
@@ -205,6 +211,11 @@ std::vector<TrainPhase> parse_schedule(std::string_view yaml, std::string_view s
     hash.add_text(text_of(block));
     phase.stamp = hash.hex();
     phases.push_back(std::move(phase));
+  }
+  const bool taught = std::ranges::any_of(
+      phases, [](const TrainPhase& p) { return train::learns_from_teacher(p.job.options); });
+  if (!common.teacher.empty() && !taught) {
+    fail(source, *list, "no phase learns from the teacher", train::kTeacherHint);
   }
   return phases;
 }

@@ -86,6 +86,10 @@ bool is_device(std::string_view name) {
 
 }  // namespace
 
+bool learns_from_teacher(const TrainOptions& options) {
+  return options.loss != LossKind::cross_entropy || options.match.active();
+}
+
 void check_options(const TrainOptions& o) {
   constexpr double kMany = 1e9;
   check("epochs", static_cast<double>(o.epochs), 0, 1e6);  // 0: of jobs that only remove

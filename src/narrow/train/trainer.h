@@ -95,6 +95,10 @@ struct TrainOptions {
 
 /// Throws invalid_argument naming the option that makes no sense.
 void check_options(const TrainOptions& options);
+/// Whether the loss has a part that a teacher's outputs or features give.
+bool learns_from_teacher(const TrainOptions& options);
+/// What to do about a teacher that nothing is learned from.
+inline constexpr const char* kTeacherHint = "give --loss distill, --loss mse or --match";
 
 /// The learning rate of a step (from 0 on) of `steps_per_epoch` * epochs.
 double learning_rate(const TrainOptions& options, int64_t step, int64_t steps_per_epoch);

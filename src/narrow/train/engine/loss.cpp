@@ -22,7 +22,7 @@ Loss::Loss(const TrainPlan& plan, const TrainOptions& options, const TrainHooks&
     throw Error(ErrorCode::invalid_argument, "these data have no labels",
                 "train with --loss distill against the float model's outputs");
   }
-  if ((options.loss != LossKind::cross_entropy || !matches_.empty()) && !hooks.teacher) {
+  if (learns_from_teacher(options) && !hooks.teacher) {
     throw Error(ErrorCode::invalid_argument,
                 fmt::format("loss {} needs a teacher", to_string(options.loss)),
                 "give --teacher MODEL");
