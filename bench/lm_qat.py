@@ -4,7 +4,8 @@
 Usage: lm_qat.py WORK NOVELS_FOLDER HELDOUT [BITS=RATE ...]
 
 Trains assets/novels-7m on text of the novels in the folder, each cut of which that is in HELDOUT left out, towards the
-float model's outputs; judged on the first 40 chunks of HELDOUT. TOKENS in the environment: of training (1,000,000).
+float model's outputs; judged on the first 40 chunks of HELDOUT. In the environment: TOKENS of training (1,000,000), COMPUTE (bfloat16;
+float32 for CPUs without it).
 """
 import os
 import pathlib
@@ -32,7 +33,7 @@ def training_text(novels, heldout, tokens):
 
 def main():
     work, novels, heldout = (pathlib.Path(p) for p in sys.argv[1:4])
-    rates = dict(a.split("=") for a in sys.argv[4:]) or {"w4": "3e-5", "w3": "1e-4", "w2": "5e-4"}
+    rates = dict(a.split("=") for a in sys.argv[4:]) or {"w4": "5e-5", "w3": "2e-4", "w2": "5e-4"}
     tokens = int(os.environ.get("TOKENS", "1000000"))
     work.mkdir(parents=True, exist_ok=True)
     text = work / "train.txt"
@@ -43,7 +44,7 @@ def main():
     for bits, rate in rates.items():
         got = c.narrow("train", model, "-o", work / f"{bits}.gguf", "--qat", bits, "--loss", "distill",
                        "--data", f"text:{text},tokens={tokens}", "--eval-data", f"text:{heldout},chunks=40",
-                       "--lr", rate)
+                       "--lr", rate, "--compute", os.environ.get("COMPUTE", "bfloat16"))
         rows.append([bits, rate, f"{got['metric_ptq']:.5f}", f"{got['metric']:.5f}",
                      f"{got['metric'] / got['metric_ptq']:.2f}", f"{got['perplexity']:.3f}",
                      f"{got['wall_seconds']:.0f}"])
