@@ -21,20 +21,26 @@ void report(benchmark::State& state, int64_t macs, int64_t bytes) {
                                               benchmark::Counter::kIsIterationInvariantRate);
 }
 
-std::vector<int8_t> weights(int64_t count) {
+std::vector<int8_t> weights(int64_t count, int64_t bits = 8) {
   std::vector<int8_t> w(static_cast<size_t>(count));
-  for (size_t i = 0; i < w.size(); ++i) w[i] = static_cast<int8_t>(i * 37 % 255);
+  for (size_t i = 0; i < w.size(); ++i) {
+    w[i] = static_cast<int8_t>(bits == 4 ? static_cast<int64_t>(i * 37 % 15) - 7 : i * 37 % 255);
+  }
   return w;
 }
 
 struct Gemm {
   const char* name;
   int64_t m, n, k;
+  int64_t bits = 8;
 };
 
 void run_gemm_bench(benchmark::State& state, const KernelSet& set, const Gemm& g) {
   const ThreadLimit limit(1);
-  const PackedMatrix w = pack_matrix(weights(g.n * g.k), {g.n, 1, g.k}, {});
+  const auto codes = weights(g.n * g.k, g.bits);
+  const MatrixShape shape{g.n, 1, g.k};
+  const PackedMatrix w =
+      g.bits == 4 ? pack_nibbles(codes, shape, {}).value() : pack_matrix(codes, shape, {});
   const std::vector<float> multiplier{1e-5f};
   const Columns columns = make_columns(w, 128, {}, multiplier);
   const Tensor a(DType::uint8, {g.m, g.k});
@@ -48,7 +54,7 @@ void run_gemm_bench(benchmark::State& state, const KernelSet& set, const Gemm& g
                 Out::codes};
   p.dst = y.mutable_raw();
   for (auto _ : state) run_gemm(set, p, {scratch.mutable_raw(), scratch.bytes()});
-  report(state, g.m * g.n * g.k, g.n * g.k);
+  report(state, g.m * g.n * g.k, g.n * g.k * g.bits / 8);
 }
 
 struct Conv {
@@ -95,6 +101,11 @@ constexpr Gemm kGemms[] = {
     {"square", 256, 256, 256},   {"square", 512, 512, 512},    {"square", 1024, 1024, 1024},
     {"vgg_fc", 1, 4096, 4096},   {"head", 1, 1000, 2048},      {"tokens", 128, 768, 768},
     {"narrow", 1024, 16, 144},   {"narrow", 1024, 32, 288},    {"narrow", 1024, 48, 288},
+    {"fc", 1, 64, 256},          {"fc", 1, 64, 256, 4},        {"fc", 1, 128, 512},
+    {"fc", 1, 128, 512, 4},      {"fc", 1, 256, 1024},         {"fc", 1, 256, 1024, 4},
+    {"fc", 1, 1000, 2048, 4},    {"fc", 1, 128, 9216, 4},      {"fc", 1, 4096, 4096, 4},
+    {"fc", 4, 1000, 2048},       {"fc", 4, 1000, 2048, 4},     {"fc", 8, 1000, 2048},
+    {"fc", 8, 1000, 2048, 4},    {"fc", 32, 1000, 2048},       {"fc", 32, 1000, 2048, 4},
 };
 
 constexpr Conv kConvs[] = {
@@ -114,10 +125,11 @@ void add_all() {
     if (!cpu_supports(set.isa)) continue;
     const std::string isa = set.name;
     for (const Gemm& g : kGemms) {
-      benchmark::RegisterBenchmark(("gemm/" + isa + "/" + g.name + "/" + std::to_string(g.m) + "x" +
-                                    std::to_string(g.n) + "x" + std::to_string(g.k))
-                                       .c_str(),
-                                   [&set, &g](benchmark::State& s) { run_gemm_bench(s, set, g); });
+      benchmark::RegisterBenchmark(
+          ("gemm/" + isa + "/" + g.name + "/" + std::to_string(g.m) + "x" + std::to_string(g.n) +
+           "x" + std::to_string(g.k) + (g.bits == 4 ? "/4bit" : ""))
+              .c_str(),
+          [&set, &g](benchmark::State& s) { run_gemm_bench(s, set, g); });
     }
     for (const Conv& c : kConvs) {
       benchmark::RegisterBenchmark(

@@ -10,6 +10,9 @@
 #include "kernel_inputs.h"
 #include "narrow/core/parallel.h"
 #include "narrow/quant/requantize.h"
+#if defined(__x86_64__)
+#include "narrow/kernels/x86/avx512_vnni/kernels.h"
+#endif
 
 namespace narrow::kernels {
 namespace {
@@ -26,6 +29,8 @@ struct Case {
   int32_t z_w = 0;  // 0: symmetric; otherwise columns alternate between it and 0
   Out out = Out::codes;
   uint8_t flip = 0;  // int8 codes
+  int32_t bits = 8;
+  int32_t shift = 0;  // of 4 bits: codes lie in [-8, 7] + shift
 };
 
 /// One product run by a kernel set on guarded buffers, and its specification.
@@ -38,7 +43,8 @@ class Product {
         a_(static_cast<size_t>(c.m * pitch_)),
         w_(static_cast<size_t>(c.n * shape_.k())) {
     testing::fill(a_.data(), a_.size(), c.a, 0, 255, 1);
-    testing::fill(w_.data(), w_.size(), c.w, -128, 127, 2);
+    const int lowest = c.bits == 4 ? -8 + c.shift : -128;
+    testing::fill(w_.data(), w_.size(), c.w, lowest, c.bits == 4 ? lowest + 15 : 127, 2);
     for (int64_t i = 0; i < c.n; ++i) {
       zero_.push_back(i % 2 == 0 ? c.z_w : 0);
       bias_.push_back(static_cast<int32_t>(i * 1001 - 5000));
@@ -65,10 +71,13 @@ class Product {
       const auto i = static_cast<int64_t>(sums_.size());
       sums_.push_back(static_cast<int32_t>(expected_sum(i / c_.n, i % c_.n)));
     }
-    SCOPED_TRACE(::testing::Message() << kernels.name << " m " << c_.m << " n " << c_.n << " taps "
-                                      << c_.taps << " run " << c_.run_bytes << " z_x " << c_.z_x
-                                      << " z_w " << c_.z_w << " out " << int(c_.out));
-    const PackedMatrix w = pack_matrix({w_.data(), w_.size()}, shape_, zero_);
+    SCOPED_TRACE(::testing::Message()
+                 << kernels.name << " m " << c_.m << " n " << c_.n << " taps " << c_.taps << " run "
+                 << c_.run_bytes << " z_x " << c_.z_x << " z_w " << c_.z_w << " out " << int(c_.out)
+                 << " bits " << c_.bits << " shift " << c_.shift);
+    const std::span<const int8_t> codes{w_.data(), w_.size()};
+    const PackedMatrix w = c_.bits == 4 ? pack_nibbles(codes, shape_, zero_).value()
+                                        : pack_matrix(codes, shape_, zero_);
     Columns columns = make_columns(w, c_.z_x, bias_, multiplier_);
     columns.bias = bias_float_;
     columns.bias.resize(columns.corr.size());
@@ -217,9 +226,104 @@ TEST(Igemm, LongestK) {
   check_all(c);
 }
 
+TEST(Nibbles, EveryTileEdge) {
+  for (int64_t m = 1; m <= 21; ++m) {
+    for (const int64_t n : {1, 7, 15, 16, 17, 32, 33, 48, 63, 64, 65, 80, 97, 130}) {
+      Case c{m, n, 1, 8};
+      c.bits = 4;
+      check_all(c);
+      c.flip = 0x80;
+      c.shift = 5;
+      check_all(c);
+      if (HasFatalFailure()) return;
+    }
+  }
+}
+
+TEST(Nibbles, EveryKTail) {
+  for (int64_t k = 1; k <= 140; ++k) {
+    for (const int64_t m : {1, 3, 7, 17}) {
+      Case c{m, 20, 1, k};
+      c.bits = 4;
+      check_all(c);
+      if (HasFatalFailure()) return;
+    }
+  }
+}
+
+TEST(Nibbles, NothingSaturates) {
+  for (const Fill a : {Fill::highest, Fill::lowest, Fill::ends, Fill::alternating}) {
+    for (const Fill w : {Fill::highest, Fill::lowest, Fill::ends, Fill::alternating}) {
+      for (const int64_t m : {1, 6, 18}) {
+        Case c{m, 33, 1, 260};
+        c.bits = 4;
+        c.a = a;
+        c.w = w;
+        c.out = Out::s32;
+        check_all(c);
+        c.z_x = 200;
+        c.z_w = 3;
+        c.shift = -120;
+        check_all(c);
+        if (HasFatalFailure()) return;
+      }
+    }
+  }
+}
+
+TEST(Nibbles, LongestK) {
+  for (const int64_t m : {1, 2, 16}) {
+    for (const Fill w : {Fill::lowest, Fill::highest}) {
+      Case c{m, 17, 1, kMaxK};
+      c.bits = 4;
+      c.a = Fill::highest;
+      c.w = w;
+      c.out = Out::s32;
+      check_all(c);
+    }
+  }
+}
+
+#if defined(__x86_64__)
+TEST(Nibbles, UnpackedForKernelsOfBytes) {
+  if (!refuse_isa(Isa::avx512_vnni).empty()) GTEST_SKIP() << "needs AVX-512 VNNI";
+  KernelSet set = *find_kernels(Isa::avx512_vnni);
+  set.igemm4 = [](const IgemmArgs& args) noexcept {
+    ASSERT_TRUE(avx512_vnni::igemm4_unpacked(args, avx512_vnni::igemm));
+  };
+  for (const int64_t k : {1, 5, 8, 37, 600, 8190}) {
+    for (const int64_t n : {1, 16, 70, 140}) {
+      for (const Out out : {Out::codes, Out::f32, Out::s32}) {
+        Case c{5, n, 1, k};
+        c.bits = 4;
+        c.shift = 3;
+        c.z_x = 9;
+        c.out = out;
+        Product(c).check(set);
+        if (HasFatalFailure()) return;
+      }
+    }
+  }
+  const IgemmArgs longest{.run = kMaxK / kGroup};
+  EXPECT_FALSE(avx512_vnni::igemm4_unpacked(longest, avx512_vnni::igemm));
+}
+#endif
+
+TEST(Nibbles, OnlyWhereCodesFit) {
+  std::vector<int8_t> codes = {-128, -113, 127, 112};
+  const MatrixShape shape{2, 1, 2};
+  EXPECT_TRUE(pack_nibbles(codes, shape, {}).has_value());
+  codes[3] = 111;
+  EXPECT_FALSE(pack_nibbles(codes, shape, {}).has_value());
+  EXPECT_FALSE(pack_nibbles({}, {2, 1, 0}, {}).has_value());
+}
+
 TEST(Igemm, BordersDoNotDependOnThreads) {
   // Above kOneThreadMacs in the three ways of cutting: by rows, by columns, both ragged.
-  for (const Case& c : {Case{607, 40, 1, 300}, Case{3, 700, 1, 2100}, Case{130, 130, 1, 300}}) {
+  Case nibbles{3, 700, 1, 2100};
+  nibbles.bits = 4;
+  for (const Case& c :
+       {Case{607, 40, 1, 300}, Case{3, 700, 1, 2100}, Case{130, 130, 1, 300}, nibbles}) {
     Product product(c);
     for (const KernelSet* set : testing::runnable_kernels()) {
       if (set->isa == Isa::scalar) continue;

@@ -40,7 +40,7 @@ TEST(DynamicGemmStep, EqualsTheReferenceBitForBit) {
   for (const char* granularity : {"per_tensor", "per_sample"}) {
     for (const Dims& x : {Dims{1, 20}, Dims{5, 33}, Dims{2, 3, 64}, Dims{17}}) {
       for (const int64_t n : {1, 10, 33}) {
-        for (const DType w : {DType::int8, DType::uint8, DType::int4}) {
+        for (const DType w : {DType::int8, DType::uint8, DType::int4, DType::uint4}) {
           gemm_rig(x, n, n == 10, w, granularity, n == 33, n != 1).check();
         }
       }

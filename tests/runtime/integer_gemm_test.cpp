@@ -53,7 +53,7 @@ TEST(IntegerGemmStep, ConstantWeights) {
     for (const int64_t n : {1, 10, 33}) {
       for (const bool trans_b : {false, true}) {
         for (const DType a_type : {DType::uint8, DType::int8}) {
-          for (const DType b_type : {DType::int8, DType::uint8, DType::int4}) {
+          for (const DType b_type : {DType::int8, DType::uint8, DType::int4, DType::uint4}) {
             for (const bool zero : {false, true}) {
               gemm_rig({a, n, trans_b, a_type, b_type, zero, zero != trans_b}).check();
             }

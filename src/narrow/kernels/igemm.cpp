@@ -45,6 +45,11 @@ Blocks choose_blocks(int64_t m, int64_t n, int64_t k) {
   return {rows, round_up(std::max<int64_t>(kBlockMacs / (rows * k), 1), kTileColumns)};
 }
 
+int64_t panel_bytes(const PackedView& w) {
+  const int64_t groups = w.shape.taps * w.shape.groups();
+  return (w.bits == 4 ? (groups + 1) / 2 : groups) * kPanel * kGroup;
+}
+
 void run_part(const KernelSet& kernels, const IgemmProblem& p, int64_t row, int64_t row_end,
               int64_t column, int64_t column_end) {
   const MatrixShape& shape = p.w.shape;
@@ -60,7 +65,7 @@ void run_part(const KernelSet& kernels, const IgemmProblem& p, int64_t row, int6
     args.taps = p.tap_offsets.data();
     args.num_taps = shape.taps;
     args.run = shape.groups();
-    args.weights = p.w.weights + column * shape.taps * shape.read_bytes();
+    args.weights = p.w.weights + column / kPanel * panel_bytes(p.w);
     args.n = column_end - column;
     args.row_sums = sums.data();
     args.epilogue = p.epilogue;
@@ -73,8 +78,13 @@ void run_part(const KernelSet& kernels, const IgemmProblem& p, int64_t row, int6
     if (args.epilogue.bias != nullptr) args.epilogue.bias += column;
     args.dst = static_cast<std::byte*>(p.dst) + (row * p.ldc + column) * element;
     args.ldc = p.ldc;
-    kernels.igemm(args);
+    (p.w.bits == 4 ? kernels.igemm4 : kernels.igemm)(args);
   }
+}
+
+void check_size(std::span<const int8_t> codes, const MatrixShape& shape) {
+  if (static_cast<int64_t>(codes.size()) == shape.n * shape.k()) return;
+  throw Error(ErrorCode::internal, "weights to pack have another size than their shape");
 }
 
 void fill_panels(std::span<const int8_t> codes, const MatrixShape& shape, int8_t* weights,
@@ -105,9 +115,7 @@ size_t packed_matrix_bytes(const MatrixShape& shape) {
 
 PackedMatrix pack_matrix(std::span<const int8_t> codes, const MatrixShape& shape,
                          std::span<const int32_t> zero) {
-  if (static_cast<int64_t>(codes.size()) != shape.n * shape.k()) {
-    throw Error(ErrorCode::internal, "weights to pack have another size than their shape");
-  }
+  check_size(codes, shape);
   PackedMatrix out;
   out.shape = shape;
   out.weights = Tensor(DType::int8, {static_cast<int64_t>(packed_matrix_bytes(shape))});
@@ -119,6 +127,43 @@ PackedMatrix pack_matrix(std::span<const int8_t> codes, const MatrixShape& shape
     out.weight_zero.assign(padded, 0);
     for (int64_t c = 0; c < shape.n; ++c) out.weight_zero[c] = zero[zero.size() == 1 ? 0 : c];
   }
+  return out;
+}
+
+std::optional<PackedMatrix> pack_nibbles(std::span<const int8_t> codes, const MatrixShape& shape,
+                                         std::span<const int32_t> zero) {
+  check_size(codes, shape);
+  const int64_t k = shape.k();
+  if (k == 0 || shape.taps != 1) return std::nullopt;
+  std::vector<int8_t> moved(codes.begin(), codes.end());
+  std::vector<int32_t> zeros(static_cast<size_t>(shape.n), 0);
+  for (int64_t c = 0; c < shape.n; ++c) {
+    const std::span<int8_t> column = std::span(moved).subspan(c * k, k);
+    const auto [low, high] = std::ranges::minmax(column);
+    if (high - low > 15) return std::nullopt;
+    const int32_t shift = low < -8 || high > 7 ? low + 8 : 0;
+    for (int8_t& code : column) code = static_cast<int8_t>(code - shift);
+    if (!zero.empty()) zeros[c] = zero[zero.size() == 1 ? 0 : c];
+    zeros[c] -= shift;
+  }
+  PackedMatrix out = pack_matrix(moved, shape, zeros);
+  out.bits = 4;
+  const PackedView wide = {shape, 8};
+  const PackedView narrow = {shape, 4};
+  Tensor nibbles(DType::int8, {shape.panels() * panel_bytes(narrow)});
+  const auto* from = reinterpret_cast<const uint8_t*>(out.weights.raw());
+  auto* to = reinterpret_cast<uint8_t*>(nibbles.mutable_raw());
+  constexpr int64_t kRecord = kPanel * kGroup;
+  for (int64_t p = 0; p < shape.panels(); ++p, from += panel_bytes(wide)) {
+    for (int64_t g = 0; g < shape.groups(); g += 2, to += kRecord) {
+      const bool pair = g + 1 < shape.groups();
+      for (int64_t i = 0; i < kRecord; ++i) {
+        const int next = pair ? from[(g + 1) * kRecord + i] : 0;
+        to[i] = static_cast<uint8_t>((from[g * kRecord + i] & 15) | next << 4);
+      }
+    }
+  }
+  out.weights = std::move(nibbles);
   return out;
 }
 

@@ -11,6 +11,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -37,18 +38,20 @@ inline constexpr int64_t kMaxK = 65536;
 /// Packed weights as the product needs them, wherever they live.
 struct PackedView {
   MatrixShape shape;
+  int32_t bits = 8;  // or 4
   const int8_t* weights = nullptr;
   const int32_t* weight_zero = nullptr;  // nullptr: symmetric
 };
 
 struct PackedMatrix {
   MatrixShape shape;
+  int32_t bits = 8;
   Tensor weights;                    // int8, layout of kernel_types.h
   std::vector<int32_t> column_sums;  // of the codes, padded to whole panels
   std::vector<int32_t> weight_zero;  // per column, padded; empty: symmetric
   size_t bytes() const { return weights.bytes(); }
   PackedView view() const {
-    return {shape, reinterpret_cast<const int8_t*>(weights.raw()),
+    return {shape, bits, reinterpret_cast<const int8_t*>(weights.raw()),
             weight_zero.empty() ? nullptr : weight_zero.data()};
   }
 };
@@ -56,7 +59,11 @@ struct PackedMatrix {
 /// codes [n][taps][run_bytes]; zero: one zero_point per column, or none.
 PackedMatrix pack_matrix(std::span<const int8_t> codes, const MatrixShape& shape,
                          std::span<const int32_t> zero);
-/// Bytes of the packed weights alone.
+/// The same in 4 bits for one tap, each column moved with its zero_point to [-8, 7]; nothing where
+/// the codes of a column lie further apart.
+std::optional<PackedMatrix> pack_nibbles(std::span<const int8_t> codes, const MatrixShape& shape,
+                                         std::span<const int32_t> zero);
+/// Bytes of packed weights of 8 bits alone.
 size_t packed_matrix_bytes(const MatrixShape& shape);
 
 /// Where column c of depthwise weights stands in a block of 64 (kernel_types.h).

@@ -15,13 +15,14 @@ namespace narrow::kernels {
 namespace {
 
 /// One row: the set's own products from `own`, everything else from `space`.
-#define NARROW_KERNELS(name, isa, own, depthwise_row, space)                                    \
-  {                                                                                             \
-    name, isa, own::igemm, space::row_sums, space::pack, space::depthwise, depthwise_row,       \
-        space::xor_copy, space::quantize, space::interleave, space::dequantize, space::binary,  \
-        space::lookup, space::max_pool, space::average_pool, space::range, space::scale_row,    \
-        space::wgemm, space::half_gemm, space::attend, space::activate, space::quantize_blocks, \
-        own::block_gemm, space::block_rows, space::block_float, own::kBlockTile                 \
+#define NARROW_KERNELS(name, isa, own, depthwise_row, space)                                   \
+  {                                                                                            \
+    name, isa, own::igemm, own::igemm4, space::row_sums, space::pack, space::depthwise,        \
+        depthwise_row, space::xor_copy, space::quantize, space::interleave, space::dequantize, \
+        space::binary, space::lookup, space::max_pool, space::average_pool, space::range,      \
+        space::scale_row, space::wgemm, space::half_gemm, space::attend, space::activate,      \
+        space::quantize_blocks, own::block_gemm, space::block_rows, space::block_float,        \
+        own::kBlockTile                                                                        \
   }
 
 constexpr KernelSet kSets[] = {

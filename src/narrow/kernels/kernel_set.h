@@ -15,6 +15,7 @@ struct KernelSet {
   const char* name;
   Isa isa;
   IgemmFn igemm;
+  IgemmFn igemm4;  // weights of 4 bits, one tap
   RowSumsFn row_sums;
   PackFn pack;
   DepthwiseFn depthwise;

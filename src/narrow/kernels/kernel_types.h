@@ -7,6 +7,8 @@
 //   k0..3 of c0 | k0..3 of c1 | ... | k0..3 of c15     64 bytes
 //   k4..7 of c0 | ...
 // int8; K padded with zeros per tap to a multiple of 4, columns padded with zeros to 16.
+// Of 4 bits, with one tap: the low nibbles of 64 bytes are the codes of one group of four k (two's
+// complement), the high ones those of the next group; a last one without a partner has zeros there.
 #pragma once
 
 #include <cstddef>
@@ -46,9 +48,9 @@ struct IgemmArgs {
   int64_t m;
   const int64_t* taps;  // byte offsets from each row pointer
   int64_t num_taps;
-  int64_t run;              // groups of 4 k per tap
-  const int8_t* weights;    // first panel; a panel has num_taps * run * 64 bytes
-  int64_t n;                // columns; the last panel may be ragged
+  int64_t run;            // groups of 4 k per tap
+  const int8_t* weights;  // first panel; of num_taps * run * 64 bytes, of 4 bits (run + 1) / 2 * 64
+  int64_t n;              // columns; the last panel may be ragged
   const int32_t* row_sums;  // m sums of the activations; used with weight_zero only
   Epilogue epilogue;
   void* dst;

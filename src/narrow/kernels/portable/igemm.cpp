@@ -7,6 +7,8 @@
 namespace narrow::kernels::portable {
 namespace {
 
+constexpr int64_t kRecord = kPanel * kGroup;  // one group of a panel
+
 // Sums wrap: corrections may pass int32 on the way to a value that fits.
 int32_t add(int32_t a, int32_t b) {
   return static_cast<int32_t>(static_cast<uint32_t>(a) + static_cast<uint32_t>(b));
@@ -36,34 +38,59 @@ void store(const Epilogue& e, void* dst, int64_t column, int64_t offset, int32_t
   static_cast<uint8_t*>(dst)[offset] = static_cast<uint8_t>(code);
 }
 
+void finish(const IgemmArgs& args, int64_t row, int64_t first, const int32_t* sums) {
+  const Epilogue& e = args.epilogue;
+  for (int64_t c = 0; c < std::min(kPanel, args.n - first); ++c) {
+    int32_t sum = add(sums[c], e.corr[first + c]);
+    if (e.weight_zero != nullptr) {
+      sum = add(sum, -multiply(args.row_sums[row], e.weight_zero[first + c]));
+    }
+    store(e, args.dst, first + c, row * args.ldc + first + c, sum);
+  }
+}
+
+/// acc[c] += four products of each column.
+inline void add_group(const uint8_t* a, const int8_t* w, int32_t* acc) {
+  for (int64_t c = 0; c < kPanel; ++c, w += kGroup) {
+    acc[c] = add(acc[c], a[0] * w[0] + a[1] * w[1] + a[2] * w[2] + a[3] * w[3]);
+  }
+}
+
 }  // namespace
 
 void igemm(const IgemmArgs& args) noexcept {
-  const Epilogue& e = args.epilogue;
-  const int64_t panel_bytes = args.num_taps * args.run * kPanel * kGroup;
+  const int64_t panel_bytes = args.num_taps * args.run * kRecord;
   for (int64_t first = 0; first < args.n; first += kPanel) {
     const int8_t* panel = args.weights + first / kPanel * panel_bytes;
-    const int64_t columns = std::min(kPanel, args.n - first);
     for (int64_t r = 0; r < args.m; ++r) {
-      int32_t acc[kPanel];
-      for (int64_t c = 0; c < kPanel; ++c) acc[c] = e.corr[first + c];
+      int32_t acc[kPanel] = {};
       const int8_t* w = panel;
       for (int64_t t = 0; t < args.num_taps; ++t) {
         const uint8_t* a = args.rows[r] + args.taps[t];
-        for (int64_t k = 0; k < args.run; ++k, a += kGroup, w += kPanel * kGroup) {
-          for (int64_t c = 0; c < kPanel; ++c) {
-            const int8_t* v = w + c * kGroup;
-            acc[c] = add(acc[c], a[0] * v[0] + a[1] * v[1] + a[2] * v[2] + a[3] * v[3]);
-          }
-        }
+        for (int64_t k = 0; k < args.run; ++k, w += kRecord) add_group(a + k * kGroup, w, acc);
       }
-      for (int64_t c = 0; c < columns; ++c) {
-        int32_t sum = acc[c];
-        if (e.weight_zero != nullptr) {
-          sum = add(sum, -multiply(args.row_sums[r], e.weight_zero[first + c]));
+      finish(args, r, first, acc);
+    }
+  }
+}
+
+void igemm4(const IgemmArgs& args) noexcept {
+  const int64_t panel_bytes = (args.run + 1) / 2 * kRecord;
+  for (int64_t first = 0; first < args.n; first += kPanel) {
+    const int8_t* panel = args.weights + first / kPanel * panel_bytes;
+    for (int64_t r = 0; r < args.m; ++r) {
+      const uint8_t* a = args.rows[r] + args.taps[0];
+      int32_t acc[kPanel] = {};
+      for (int64_t k = 0; k < args.run; ++k, a += kGroup) {
+        int8_t w[kRecord];
+        const int8_t* nibbles = panel + k / 2 * kRecord;
+        const int left = k % 2 == 0 ? 4 : 0;
+        for (int64_t i = 0; i < kRecord; ++i) {
+          w[i] = static_cast<int8_t>(static_cast<int8_t>(nibbles[i] << left) >> 4);
         }
-        store(e, args.dst, first + c, r * args.ldc + first + c, sum);
+        add_group(a, w, acc);
       }
+      finish(args, r, first, acc);
     }
   }
 }

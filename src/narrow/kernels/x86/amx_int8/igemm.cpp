@@ -113,5 +113,12 @@ void igemm(const IgemmArgs& args) noexcept {
   avx512_vnni::igemm(args);
 }
 
+void igemm4(const IgemmArgs& args) noexcept {
+  // Tiles hold bytes; two of them share the cost of unpacking.
+  constexpr int64_t kManyRows = 32;
+  if (args.m >= kManyRows && avx512_vnni::igemm4_unpacked(args, igemm)) return;
+  avx512_vnni::igemm4(args);
+}
+
 }  // namespace narrow::kernels::amx_int8
 #endif

@@ -8,6 +8,7 @@
 namespace narrow::kernels::amx_int8 {
 
 void igemm(const IgemmArgs& args) noexcept;
+void igemm4(const IgemmArgs& args) noexcept;
 using avx512_vnni::block_gemm;
 using avx512_vnni::kBlockTile;
 

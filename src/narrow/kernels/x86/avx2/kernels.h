@@ -7,6 +7,7 @@
 namespace narrow::kernels::avx2 {
 
 void igemm(const IgemmArgs& args) noexcept;
+void igemm4(const IgemmArgs& args) noexcept;
 void row_sums(const uint8_t* const* rows, int64_t m, const int64_t* taps, int64_t num_taps,
               int64_t run_bytes, int32_t* sums) noexcept;
 void pack(const uint8_t* b, int64_t ldb, int64_t k, int64_t n, uint8_t flip, int8_t* weights,

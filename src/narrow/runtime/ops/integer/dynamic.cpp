@@ -106,8 +106,8 @@ class GemmStep final : public Step {
       : kernels_(kernels_for(isa)),
         per_row_(per_sample(node)),
         dequantizer_(read_dequantizer(graph, node, column_axis(node))),
-        packed_(
-            pack_gemm_weights(read_weights(graph, node, kW, column_axis(node)), transposed(node))),
+        packed_(pack_gemm_weights(read_weights(graph, node, kW, column_axis(node)),
+                                  transposed(node), isa)),
         no_correction_(packed_.column_sums.size(), 0) {}
 
   int64_t macs(std::span<const Dims> inputs, std::span<const Dims> outputs) const override {

@@ -155,7 +155,7 @@ WeightCodes read_weights(const Graph& graph, const Node& node, size_t w, int64_t
   return out;
 }
 
-kernels::PackedMatrix pack_gemm_weights(WeightCodes w, bool transposed) {
+kernels::PackedMatrix pack_gemm_weights(WeightCodes w, bool transposed, Isa isa) {
   const int64_t n = w.channels;
   const int64_t k = n == 0 ? 0 : static_cast<int64_t>(w.codes.size()) / n;
   if (!transposed) {
@@ -165,7 +165,11 @@ kernels::PackedMatrix pack_gemm_weights(WeightCodes w, bool transposed) {
     }
     w.codes = std::move(columns);
   }
-  return kernels::pack_matrix(w.codes, {n, 1, k}, w.zero);
+  const kernels::MatrixShape shape{n, 1, k};
+  if (isa != Isa::scalar) {
+    if (auto packed = kernels::pack_nibbles(w.codes, shape, w.zero)) return std::move(*packed);
+  }
+  return kernels::pack_matrix(w.codes, shape, w.zero);
 }
 
 std::vector<int32_t> centered_weights(const Graph& graph, const Node& node, size_t w,

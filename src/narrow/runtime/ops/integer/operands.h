@@ -54,8 +54,9 @@ struct WeightCodes {
 Refusal refuse_weights(const Graph& graph, const Node& node, size_t w, int64_t channel_axis);
 WeightCodes read_weights(const Graph& graph, const Node& node, size_t w, int64_t channel_axis);
 
-/// Weights of a product, [K, N] or transposed [N, K], packed.
-kernels::PackedMatrix pack_gemm_weights(WeightCodes w, bool transposed);
+/// Weights of a product, [K, N] or transposed [N, K], packed; in 4 bits where all codes fit and
+/// kernels for `isa` are at least as fast with them.
+kernels::PackedMatrix pack_gemm_weights(WeightCodes w, bool transposed, Isa isa);
 /// The same as plain differences code - zero_point, for the reference.
 std::vector<int32_t> centered_weights(const Graph& graph, const Node& node, size_t w,
                                       int64_t channel_axis);

@@ -49,7 +49,7 @@ class PackedGemmStep final : public QGemmStep {
       : QGemmStep(graph, node), kernels_(kernels_for(isa)) {
     const WeightCodes w = read_weights(graph, node, kB, column_axis(node));
     const int64_t n = w.channels;
-    packed_ = pack_gemm_weights(w, transposed(node));
+    packed_ = pack_gemm_weights(w, transposed(node), isa);
     columns_ = kernels::make_columns(packed_, a_.byte_zero(), read_bias(graph, node, kBias, n),
                                      multipliers(out_, a_.scale, w.scale, n));
   }
@@ -282,7 +282,7 @@ class ActivationGemmStep final : public QGemmStep {
     g.m = s.m;
     g.a = context.inputs[kA].as<uint8_t>() + matrices.first * s.m * s.k;
     g.flip = a_.flip();
-    g.w = {s.shape(), weights, z_b == 0 ? nullptr : zero};
+    g.w = {s.shape(), 8, weights, z_b == 0 ? nullptr : zero};
     g.epilogue = {corr,      multiplier,        nullptr,     nullptr,   target.lo,
                   target.hi, target.zero_point, target.flip, target.out};
     g.dst = context.outputs[0].data + index * s.m * s.n * (out_.quantized ? 1 : 4);
