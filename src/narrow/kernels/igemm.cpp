@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 
 #include "narrow/core/error.h"
 #include "narrow/core/parallel.h"
@@ -14,15 +15,18 @@ namespace {
 // the last has ragged tiles, and few enough that their activations stay in the caches while the
 // panels pass.
 constexpr int64_t kBlockRows = 120;
-// Parallel blocks have multiples of this many rows, again whole tiles.
-constexpr int64_t kRowUnit = 60;
-// Work of one parallel block: some 5 us at least, so that handing it out costs little.
-constexpr int64_t kBlockMacs = 1'000'000;
+// Parallel blocks have multiples of this many rows.
+constexpr int64_t kRowUnit = 12;
+// Work of one parallel block: a microsecond or more, so that handing it out costs little.
+constexpr int64_t kBlockMacs = 500'000;
 // Columns of one kernel tile.
 constexpr int64_t kTileColumns = 4 * kPanel;
 
+int64_t divide_up(int64_t v, int64_t by) {
+  return (v + by - 1) / by;
+}
 int64_t round_up(int64_t v, int64_t unit) {
-  return (v + unit - 1) / unit * unit;
+  return divide_up(v, unit) * unit;
 }
 
 int32_t wrap(int64_t v) {
@@ -37,12 +41,15 @@ struct Blocks {
 Blocks choose_blocks(int64_t m, int64_t n, int64_t k) {
   const int64_t total = m * n * k;
   if (total <= kOneThreadMacs) return {m, n};
-  const int64_t per_row = std::max<int64_t>(n * k, 1);
+  // A power of two of about the same size: 2, 4 or 8 threads end together.
+  const auto blocks =
+      static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(total / kBlockMacs)));
   if (m >= 4 * kBlockRows || n <= kTileColumns) {
-    return {std::max<int64_t>(kBlockMacs / (kRowUnit * per_row), 1) * kRowUnit, n};
+    return {round_up(divide_up(m, blocks), kRowUnit), n};
   }
   const int64_t rows = std::min(m, kBlockRows);
-  return {rows, round_up(std::max<int64_t>(kBlockMacs / (rows * k), 1), kTileColumns)};
+  const int64_t across = divide_up(blocks, divide_up(m, rows));
+  return {rows, round_up(divide_up(n, across), kTileColumns)};
 }
 
 int64_t panel_bytes(const PackedView& w) {
