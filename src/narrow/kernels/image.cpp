@@ -25,6 +25,18 @@ bool padded(const ConvProblem& p) {
   return p.pad_begin != Extents{0, 0, 0} || p.pad_end != Extents{0, 0, 0};
 }
 
+/// rows[i] = first + i * step: a few at a time, since in thin layers this is a tenth of the work.
+void step_along(const uint8_t* first, int64_t step, int64_t count, const uint8_t** rows) {
+  int64_t i = 0;
+  for (; i + 4 <= count; i += 4, first += 4 * step) {
+    rows[i] = first;
+    rows[i + 1] = first + step;
+    rows[i + 2] = first + 2 * step;
+    rows[i + 3] = first + 3 * step;
+  }
+  for (; i < count; ++i, first += step) rows[i] = first;
+}
+
 int64_t taps_bytes(const ConvProblem& p) {
   constexpr int64_t kOffset = sizeof(int64_t);
   return round_up(kOffset * round_up(p.window(), kGroup), kAlign);
@@ -84,7 +96,9 @@ void ImageReader::pixels(const uint8_t* base, int64_t first, int64_t count, int6
   int64_t image = first / (out[2] * out[1] * out[0]);
   for (int64_t i = 0; i < count;) {
     const uint8_t* row = base + image * image_ + z * step_z + y * step_y + offset;
-    for (; x < out[2] && i < count; ++x, ++i) rows[i] = row + x * step_x;
+    const int64_t in_row = std::min(out[2] - x, count - i);
+    step_along(row + x * step_x, step_x, in_row, rows + i);
+    i += in_row;
     x = 0;
     if (++y < out[1]) continue;
     y = 0;
