@@ -240,6 +240,26 @@ TEST(IntegerConv, DepthwiseRowsOfOutputs) {
   }
 }
 
+TEST(IntegerConv, DepthwisePixelsSideBySide) {
+  for (const int64_t channels : {16, 32}) {
+    for (const int64_t rows : {2, 3, 4}) {
+      for (const int64_t stride : {1, 2}) {
+        for (int64_t width = 3; width < 24; ++width) {
+          ConvProblem p = make(2, channels, channels, 1, 1, 1, 0, 1, channels);
+          p.in = {1, rows + 1, width};
+          p.kernel = {1, rows, 3};
+          p.stride = {1, 1, stride};
+          p.pad_end = {0, 0, width % 2};
+          set_output(p);
+          Convolution(p, {.z_x = 9}).check_all();
+          Convolution(p, {.is_signed = true, .x = Fill::ends, .w = Fill::ends}).check_all();
+          if (HasFatalFailure()) return;
+        }
+      }
+    }
+  }
+}
+
 TEST(IntegerConv, OneAndThreeSpatialAxes) {
   ConvProblem p;
   p.batch = 2;
@@ -277,6 +297,7 @@ TEST(IntegerConv, ThreadsAndPieces) {
   const Convolution grouped(make(2, 64, 64, 40, 3, 1, 1, 1, 4), {.z_x = 4});
   const Convolution depthwise(make(2, 96, 96, 40, 3, 1, 1, 1, 96), {.z_x = 4});
   const Convolution narrow_rows(make(3, 24, 24, 60, 3, 1, 1, 1, 24), {.z_x = 4});
+  const Convolution beside(make(3, 32, 32, 60, 3, 2, 1, 1, 32), {.z_x = 4});
   const KernelSet& set = best_kernels();
   for (const int threads : {1, 2, 3}) {
     const ThreadLimit limit(threads);
@@ -284,6 +305,7 @@ TEST(IntegerConv, ThreadsAndPieces) {
     grouped.check(set, false);
     depthwise.check(set, true);
     narrow_rows.check(set, true);
+    beside.check(set, true);
     if (HasFatalFailure()) return;
   }
 }

@@ -120,14 +120,20 @@ bool depthwise_by_rows(const ConvProblem& p) {
          8 * p.channels < 5 * ((p.channels + kDepthBlock - 1) / kDepthBlock * kDepthBlock);
 }
 
+bool depthwise_side_by_side(const ConvProblem& p) {
+  return fits_columns(p) && p.kernel[2] == 3 && p.kernel[1] <= kGroup &&
+         (p.channels == 16 || p.channels == 32);
+}
+
 bool depthwise_by_columns(const ConvProblem& p) {
-  return fits_columns(p) && !depthwise_by_rows(p);
+  return fits_columns(p) && (!depthwise_by_rows(p) || depthwise_side_by_side(p));
 }
 
 PackedMatrix pack_depthwise_conv(const ConvProblem& p, std::span<const int8_t> codes) {
   const std::vector<int64_t> order = depthwise_order(p);
   const int64_t window = p.window();
-  const int64_t channels = depthwise_by_rows(p) ? std::lcm(p.channels, kDepthBlock) : p.channels;
+  const bool repeats = depthwise_by_rows(p) || depthwise_side_by_side(p);
+  const int64_t channels = repeats ? std::lcm(p.channels, kDepthBlock) : p.channels;
   std::vector<int8_t> matrix(order.size() * static_cast<size_t>(channels), 0);
   for (size_t t = 0; t < order.size(); ++t) {
     for (int64_t c = 0; c < channels && order[t] >= 0; ++c) {

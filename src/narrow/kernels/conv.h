@@ -42,6 +42,8 @@ bool depthwise_by_columns(const ConvProblem& p);
 /// A row of outputs as one pixel with all its channels, where few channels would leave most of a
 /// block empty: their weights are stored over and over until they end with a block.
 bool depthwise_by_rows(const ConvProblem& p);
+/// Pixels that fill a block together, for kernels for rows of outputs: stored likewise.
+bool depthwise_side_by_side(const ConvProblem& p);
 PackedMatrix pack_depthwise_conv(const ConvProblem& p, std::span<const int8_t> codes);
 
 /// Codes as they come, channels last.

@@ -102,7 +102,9 @@ struct DepthwiseRowArgs {
   void* dst;
   int64_t ldc;
 };
-/// For groups 1 and 2, 3 or 5 columns, stride 1 or 2.
+/// For groups 1 and 2, 3 or 5 columns, stride 1 or 2. With one group and 3 columns of 16 or 32
+/// channels, weights and epilogue repeat until they fill a block, and so do outputs (ldc and pixel
+/// are the channels).
 using DepthwiseRowFn = void (*)(const DepthwiseRowArgs& args) noexcept;
 
 // Elementwise kernels see 8-bit codes of both signs as bytes: `flip` is 0x80 for int8 codes, whose

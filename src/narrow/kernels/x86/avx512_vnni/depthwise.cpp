@@ -169,6 +169,67 @@ void run_row(const DepthwiseRowArgs& g) noexcept {
   }
 }
 
+/// Vectors of lanes (128 bits), [j] as in Sums.
+template <int Lanes>
+inline __attribute__((always_inline)) Sums shifted(const Sums& x, const Sums& next) {
+  if constexpr (Lanes == 4) return next;
+  Sums out;
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) out.v[j] = _mm512_alignr_epi32(next.v[j], x.v[j], 4 * Lanes % 16);
+  return out;
+}
+template <int Choice>
+inline __attribute__((always_inline)) Sums chosen(const Sums& x, const Sums& next) {
+  Sums out;
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) out.v[j] = _mm512_shuffle_i64x2(x.v[j], next.v[j], Choice);
+  return out;
+}
+
+/// A row of outputs with 16 or 32 channels, a lane or two: pixels lie beside each other in vectors
+/// of 64 bytes, the columns of their windows are those vectors moved by whole lanes. Three columns,
+/// stride S, one group of kernel rows.
+template <int Lanes, int S>
+void run_side_by_side(const DepthwiseRowArgs& g) noexcept {
+  const int64_t in_bytes = (S * (g.m - 1) + 3) * g.pixel;
+  const int64_t outputs = g.m * g.channels;
+  Output out(g.epilogue, 0, g.dst, 0, kDepthBlock);
+  const Sums start = load_sums(out.e.corr);
+  const auto vector = [&](int64_t i) __attribute__((always_inline)) {
+    const int64_t at = kDepthBlock * i;
+    const __mmask64 mask = at < in_bytes ? channels_mask(in_bytes - at) : 0;
+    const auto row = [&](int r) __attribute__((always_inline)) {
+      return _mm512_maskz_loadu_epi8(mask, g.rows[r] + at);
+    };
+    return interleave(row(0), row(1), row(2), row(3));
+  };
+  Sums x = vector(0);
+  for (int64_t b = 0; kDepthBlock * b < outputs; ++b) {
+    Sums acc = start;
+    if constexpr (S == 1) {
+      const Sums next = vector(b + 1);
+      add(acc, x, g.weights);
+      add(acc, shifted<Lanes>(x, next), g.weights + 256);
+      add(acc, shifted<2 * Lanes>(x, next), g.weights + 512);
+      x = next;
+    } else {
+      // The even columns, the odd ones, the even ones a pixel further.
+      constexpr int kEven =
+          Lanes == 1 ? 0 | 2 << 2 | 0 << 4 | 2 << 6 : 0 | 1 << 2 | 0 << 4 | 1 << 6;
+      constexpr int kOdd = Lanes == 1 ? 1 | 3 << 2 | 1 << 4 | 3 << 6 : 2 | 3 << 2 | 2 << 4 | 3 << 6;
+      const Sums middle = vector(2 * b + 1);
+      const Sums next = vector(2 * b + 2);
+      const Sums even = chosen<kEven>(x, middle);
+      add(acc, even, g.weights);
+      add(acc, chosen<kOdd>(x, middle), g.weights + 256);
+      add(acc, shifted<Lanes>(even, next), g.weights + 512);
+      x = next;
+    }
+    out.mask = channels_mask(outputs - kDepthBlock * b);
+    store(out, acc, kDepthBlock * b);
+  }
+}
+
 }  // namespace
 
 void depthwise(const DepthwiseArgs& g) noexcept {
@@ -193,6 +254,12 @@ void depthwise(const DepthwiseArgs& g) noexcept {
 
 void depthwise_row(const DepthwiseRowArgs& g) noexcept {
   using Fn = void (*)(const DepthwiseRowArgs&) noexcept;
+  if (g.columns == 3 && g.groups == 1 && (g.channels == 16 || g.channels == 32)) {
+    // [channels 16, 32][stride 1, 2]
+    constexpr Fn kBeside[2][2] = {{run_side_by_side<1, 1>, run_side_by_side<1, 2>},
+                                  {run_side_by_side<2, 1>, run_side_by_side<2, 2>}};
+    return kBeside[g.channels == 32][g.stride == 2](g);
+  }
   // [columns 3, 5][stride 1, 2][groups 1, 2]
   constexpr Fn kRows[2][2][2] = {
       {{run_row<3, 1, 1>, run_row<3, 1, 2>}, {run_row<3, 2, 1>, run_row<3, 2, 2>}},
