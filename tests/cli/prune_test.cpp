@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Smaller networks through the program: filters removed, layers factored, phases, sensitivity.
+#include <filesystem>
 #include <fstream>
 
 #include "cli/cli_testing.h"
@@ -81,8 +82,12 @@ TEST_F(Smaller, PhasesFollowEachOther) {
   EXPECT_EQ(folder_.names(), std::vector<std::string>{"s.yaml"});
   // The second phase fails; what the first made is still there.
   write("s.yaml", phases("    eval_data: mnist:/nowhere\n"));
-  EXPECT_EQ(narrow_program(command).code, 3);
-  EXPECT_EQ(folder_.names(), (std::vector<std::string>{"o.phase1.onnx", "s.yaml"}));
+  const auto told = with({"--log", folder_.file("l.csv"), "--plot", folder_.file("c.svg")});
+  EXPECT_EQ(narrow_program(told).code, 3);
+  EXPECT_EQ(folder_.names(),
+            (std::vector<std::string>{"c.phase1.svg", "l.phase1.csv", "o.phase1.onnx", "s.yaml"}));
+  std::filesystem::remove(folder_.file("l.phase1.csv"));
+  std::filesystem::remove(folder_.file("c.phase1.svg"));
   write("s.yaml", phases(""));
   const Json r = narrow_json(with({"--resume"}));
   EXPECT_EQ(r.at("phases").at(0).at("resumed"), true);

@@ -285,8 +285,9 @@ ScheduleReport run_schedule(const std::vector<TrainPhase>& phases,
     job.output = last ? phase.job.output : numbered(phase.job.output, i);
     job.metadata[kStamp] = phase.stamp;
     job.keep_norms = !last;
-    if (!last && !job.checkpoint.empty()) job.checkpoint = numbered(job.checkpoint, i);
-    if (!last && !job.log.empty()) job.log = numbered(job.log, i);
+    for (fs::path* file : {&job.checkpoint, &job.log, &job.plot}) {
+      if (!last && !file->empty()) *file = numbered(*file, i);
+    }
     model = job.output;
     if (!last) made.push_back(model);
     if (phase.job.resume && !last && done(model, phase.stamp)) {
