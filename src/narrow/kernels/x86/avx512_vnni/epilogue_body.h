@@ -120,6 +120,8 @@ inline __attribute__((always_inline)) void store_codes(const Tile& at, __m512i (
     return;
   }
   const __mmask16 tail = columns_mask(left - (NP - 1) * kPanel);
+  // Rows without gaps are stored behind each other.
+  const bool dense = at.g->ldc == NP * kPanel && left == NP * kPanel;
 #pragma GCC unroll 10
   for (int first = 0; first < MR * NP; first += 4) {
     __m512i t[4];
@@ -130,6 +132,12 @@ inline __attribute__((always_inline)) void store_codes(const Tile& at, __m512i (
                      rounding);
     }
     const __m512i codes = codes_of(t, rounding);
+    if (dense) {
+      const int vectors = MR * NP - first < 4 ? MR * NP - first : 4;
+      const __mmask64 mask = ~__mmask64{0} >> (64 - vectors * kPanel);
+      _mm512_mask_storeu_epi8(dst + first * kPanel, mask, codes);
+      continue;
+    }
 #pragma GCC unroll 4
     for (int q = 0; q < 4; ++q) {
       if (first + q >= MR * NP) break;
