@@ -29,6 +29,17 @@ bool fits_columns(const ConvProblem& p) {
   return columns && rows && p.stride[2] <= 2 && p.dilation[2] == 1;
 }
 
+/// Threads copy what they compute, unless they share rows and compute some of the filters each.
+ImageReads reads_of(const ConvProblem& p, bool must_copy) {
+  ImageReads reads{.element_bytes = 1, .must_copy = must_copy};
+  // Depthwise kernels do a quarter of the multiply-adds in the same time.
+  const bool depthwise = refuse_depthwise(p, {}).empty();
+  if (p.groups > 1 || cut_by_rows(p.out_pixels(), p.filters)) {
+    reads.piece_macs = depthwise ? kBlockMacs / 4 : kBlockMacs;
+  }
+  return reads;
+}
+
 /// Kernel positions in the order of packed depthwise weights; -1: padding.
 std::vector<int64_t> depthwise_order(const ConvProblem& p) {
   std::vector<int64_t> order;
@@ -145,7 +156,7 @@ PackedMatrix pack_depthwise_conv(const ConvProblem& p, std::span<const int8_t> c
 
 size_t conv_scratch_bytes(const ConvProblem& p) {
   // As if everything had to be copied: int8 codes are.
-  return ImageReader::scratch_bytes(p, {.element_bytes = 1, .must_copy = true});
+  return ImageReader::scratch_bytes(p, reads_of(p, true));
 }
 
 void run_conv(const KernelSet& kernels, const ConvProblem& p, const PackedConv& w,
@@ -160,7 +171,7 @@ void run_conv(const KernelSet& kernels, const ConvProblem& p, const PackedConv& 
   check_scratch(p, scratch);
   const MatrixShape& shape = w.runs.shape;
   const bool over_reads = shape.read_bytes() != shape.run_bytes;
-  const ImageReader image(p, {.element_bytes = 1, .must_copy = input.flip != 0 || over_reads});
+  const ImageReader image(p, reads_of(p, input.flip != 0 || over_reads));
   const auto kind = w.runs.rows ? ImageReader::Taps::rows : ImageReader::Taps::positions;
   const std::span<const int64_t> taps = image.taps(kind, shape.taps, scratch);
   image.for_pieces(kernels, input, scratch, [&](const uint8_t* base, int64_t first, int64_t count) {
@@ -216,7 +227,7 @@ void run_depthwise(const KernelSet& kernels, const ConvProblem& p, const PackedM
                    std::span<std::byte> scratch) {
   if (p.out_values() == 0) return;
   check_scratch(p, scratch);
-  const ImageReader image(p, {.element_bytes = 1, .must_copy = input.flip != 0});
+  const ImageReader image(p, reads_of(p, input.flip != 0));
   const std::span<const int64_t> taps =
       image.taps(ImageReader::Taps::positions, p.window(), scratch);
   const auto* weights = reinterpret_cast<const int8_t*>(w.weights.raw());

@@ -17,8 +17,6 @@ namespace {
 constexpr int64_t kBlockRows = 120;
 // Parallel blocks have multiples of this many rows.
 constexpr int64_t kRowUnit = 12;
-// Work of one parallel block: a microsecond or more, so that handing it out costs little.
-constexpr int64_t kBlockMacs = 500'000;
 // Columns of one kernel tile.
 constexpr int64_t kTileColumns = 4 * kPanel;
 
@@ -44,7 +42,7 @@ Blocks choose_blocks(int64_t m, int64_t n, int64_t k) {
   // A power of two of about the same size: 2, 4 or 8 threads end together.
   const auto blocks =
       static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(total / kBlockMacs)));
-  if (m >= 4 * kBlockRows || n <= kTileColumns) {
+  if (cut_by_rows(m, n)) {
     return {round_up(divide_up(m, blocks), kRowUnit), n};
   }
   const int64_t rows = std::min(m, kBlockRows);
@@ -234,6 +232,10 @@ Columns make_columns(const PackedMatrix& w, int32_t z_x, std::span<const int32_t
     out.multiplier[c] = multiplier[multiplier.size() == 1 ? 0 : c];
   }
   return out;
+}
+
+bool cut_by_rows(int64_t m, int64_t n) {
+  return m >= 4 * kBlockRows || n <= kTileColumns;
 }
 
 void run_igemm(const KernelSet& kernels, const IgemmProblem& p) {

@@ -111,5 +111,9 @@ void run_igemm(const KernelSet& kernels, const IgemmProblem& problem);
 /// threads of an AMD EPYC 9005 (AVX-512 VNNI; a million take 2 us): ResNet-20 87 us with four
 /// million here, 67 with one, no better with half a million.
 inline constexpr int64_t kOneThreadMacs = 1'000'000;
+/// Work of one parallel block: a microsecond or more, so that handing it out costs little.
+inline constexpr int64_t kBlockMacs = 500'000;
+/// Whether blocks of a product this large are rows, rather than columns of some rows.
+bool cut_by_rows(int64_t m, int64_t n);
 
 }  // namespace narrow::kernels

@@ -48,9 +48,12 @@ struct ImageSource {
 struct ImageReads {
   int64_t element_bytes = 1;
   bool must_copy = false;  // kernels read past the last run, or the bytes have to be flipped
+  int64_t piece_macs = 0;  // work of a piece that a thread copies and computes; 0: whole images
 };
 
-/// Hands the images to a kernel piece by piece, so that padded copies stay in a cache.
+/// Hands the images to a kernel piece by piece, so that padded copies stay in a cache. Pieces are
+/// images one after the other; with several threads, and work enough for them, rows of outputs or
+/// images that each copies for itself.
 class ImageReader {
  public:
   ImageReader(const ConvProblem& problem, const ImageReads& reads);
@@ -67,14 +70,18 @@ class ImageReader {
   void pixels(const uint8_t* base, int64_t first, int64_t count, int64_t offset,
               const uint8_t** rows) const;
 
-  /// body(base of the images, first output pixel, number of output pixels), piece after piece.
+  /// body(base of the piece, first output pixel, number of output pixels), on several threads where
+  /// pieces are theirs.
   using Piece = std::function<void(const uint8_t* base, int64_t first, int64_t count)>;
   void for_pieces(const KernelSet& kernels, const ImageSource& source, std::span<std::byte> scratch,
                   const Piece& body) const;
 
  private:
+  void choose_pieces(int64_t piece_macs);
   void pad_rows(const KernelSet& kernels, const ImageSource& source, int64_t image, int64_t first,
-                int64_t last, uint8_t* copy) const;
+                int64_t last, uint8_t* to) const;
+  void pad_piece(const KernelSet& kernels, const ImageSource& source, int64_t piece, uint8_t* copy,
+                 const Piece& body) const;
   void pad_images(const KernelSet& kernels, const ImageSource& source, int64_t first, int64_t count,
                   uint8_t* copy) const;
 
@@ -84,6 +91,13 @@ class ImageReader {
   Extents extents_;    // of one (padded) image
   int64_t image_ = 0;  // bytes of one (padded) image
   int64_t chunk_ = 1;  // images per piece
+  // Pieces of threads, each in one of `slots_` places of the scratch:
+  int64_t pieces_ = 0;        // of all images
+  int64_t band_rows_ = 0;     // output rows per piece; 0: whole images
+  int64_t bands_ = 0;         // per image
+  int64_t piece_images_ = 0;  // where pieces are whole images
+  int64_t slot_bytes_ = 0;    // with what kernels read past the end
+  int64_t slots_ = 0;
 };
 
 }  // namespace narrow::kernels
