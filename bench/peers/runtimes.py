@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Inference, narrow against onnxruntime, OpenVINO and LiteRT: interleaved on the same inputs, answers compared.
-Usage: runtimes.py WORK_FOLDER [NETWORK ...]
+Usage: runtimes.py WORK_FOLDER [NETWORK ...]     (--memory RUNTIME MODEL INPUTS: one peer's growth, asked by itself)
 BATCHES (1,32; 8 too for shapes of ImageNet), THREADS (1,2), ROUNDS (3) in the environment. onnxruntime runs its own
 int8 file and narrow's float file; OpenVINO runs narrow's int8 file (answers compared too) and the float one."""
 import json
 import os
 import pathlib
 import statistics
+import subprocess
 import sys
 import time
 
@@ -20,6 +21,7 @@ ROUNDS = int(os.environ.get("ROUNDS", "3"))
 THREADS = [int(t) for t in os.environ.get("THREADS", "1,2").split(",")]
 BATCHES = [int(b) for b in os.environ.get("BATCHES", "1,8,32").split(",")]
 SECONDS = 0.5
+ISAS = ("avx512_vnni", "avx_vnni", "avx2")  # of narrow; each on its own peak
 LITERT = {"MobileNetV2": c.ASSETS / "imagenet/tf2_mobilenet_v2_1.0_224_ptq.tflite",
           "ResNet-8": c.ASSETS / "mlperf-tiny/models/pretrainedResnet_quant.tflite"}
 
@@ -143,6 +145,35 @@ def distance(a, b):
     return float(np.abs(a - b).max() / max(1e-9, b.max() - b.min()))
 
 
+def status_mb(key):
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(key)) / 1e3
+
+
+def grown_by(runtime, path, inputs):
+    """Megabytes that loading and running a model take beyond Python and the runtime's own libraries."""
+    x = next(iter(np.load(inputs).values()))
+    of = {"onnxruntime": of_ort, "OpenVINO": of_openvino}[runtime]
+    __import__(runtime.lower())
+    pathlib.Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew
+    before = status_mb("VmRSS")
+    run = of(path, x, 1)
+    for _ in range(10):
+        run()
+    return status_mb("VmHWM") - before
+
+
+def memory(n, ours, theirs, work):
+    """narrow's is that of the whole program."""
+    np.savez(work / "in.npz", **{n.name: n.x[:1]})
+    out = {"narrow": c.narrow("bench", ours, "--runs", 10, threads=1)["peak_rss_bytes"] / 1e6}
+    for runtime, path in (("onnxruntime", theirs), ("OpenVINO", ours)):
+        done = subprocess.run([sys.executable, __file__, "--memory", runtime, str(path), str(work / "in.npz")],
+                              capture_output=True, text=True, check=True)
+        out[runtime] = float(done.stdout.split()[-1])
+    return out
+
+
 def measure(n, work):
     ours, theirs = prepare(n, work)
     rows = []
@@ -152,6 +183,7 @@ def measure(n, work):
              "openvino": distance(mine, np.array(of_openvino(ours, x, 1)())),
              "float": distance(narrow_output(n.model, n.name, x, work),
                                c.ort_session(n.model, 1).run(None, {n.name: x})[0])}
+    agree["memory"] = memory(n, ours, theirs, work)
     for batch in n.batches:
         x = np.ascontiguousarray(n.x[:batch])
         for threads in THREADS:
@@ -175,6 +207,21 @@ def ratio(row, a, *others):
     """Median over the rounds of a's time over the best of the others' in that round, and its range."""
     per_round = [mine / min(row["times"][o][i] for o in others) for i, mine in enumerate(row["times"][a])]
     return statistics.median(per_round), min(per_round), max(per_round)
+
+
+def by_instruction_set(n, work):
+    """Batch 1, one thread: the fastest of the rounds, and what convolutions reach of the measured peak."""
+    model = prepare(n, work)[0]
+    rows = []
+    for isa in ISAS:
+        runs = [c.narrow("bench", model, "--profile", "--isa", isa, "--seconds", SECONDS, threads=1) for _ in range(ROUNDS)]
+        best = min(runs, key=lambda r: r["median_us"])
+        convs = [p for p in best["profile"] if p["op"] == "narrow::QConv" and p["bound"] == "int8"]
+        share = sum(p["macs"] for p in convs) / sum(p["macs"] / p["peak_fraction"] for p in convs) if convs else 0
+        rows.append([n.title, isa, f"{best['median_us']:.0f}", f"{100 * share:.0f} %",
+                     f"{100 * min((p['peak_fraction'] for p in convs), default=0):.0f} %",
+                     f"{best['peaks']['int8_gops']:.0f}"])
+    return rows
 
 
 def report(rows):
@@ -201,6 +248,9 @@ def report(rows):
     c.table("Largest difference of the outputs, relative to their range: the same int8 file elsewhere, and float",
             ["network", "onnxruntime", "OpenVINO", "float, onnxruntime"],
             [[t, f"{a['onnxruntime']:.1e}", f"{a['openvino']:.1e}", f"{a['float']:.1e}"] for t, a in seen.items()])
+    c.table("Peak memory of int8 inference at batch 1, MB: narrow's whole process; peers beyond Python and their libraries",
+            ["network", "narrow", "onnxruntime", "OpenVINO"],
+            [[t, *(f"{a['memory'][r]:.0f}" for r in ("narrow", "onnxruntime", "OpenVINO"))] for t, a in seen.items()])
     summary = []
     for title, a, others in (("int8 / onnxruntime int8", "narrow int8", ["ort int8"]),
                              ("int8 / better of OpenVINO int8 and float", "narrow int8", ["ov int8", "ov float"]),
@@ -217,12 +267,15 @@ def report(rows):
 
 
 if __name__ == "__main__":
+    if sys.argv[1] == "--memory":
+        print(f"{grown_by(*sys.argv[2:]):.1f}")
+        sys.exit()
     folder = pathlib.Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     print(c.cpu())
     wanted = sys.argv[2:]
-    done = []
-    for network in networks(folder):
-        if not wanted or network.title in wanted:
-            done += measure(network, folder)
-    report(done)
+    chosen = [n for n in networks(folder) if not wanted or n.title in wanted]
+    report([row for n in chosen for row in measure(n, folder)])
+    c.table("narrow by instruction set, int8, batch 1, one thread",
+            ["network", "instructions", "us", "convolutions / int8 peak", "least of them", "peak, GOPS"],
+            [row for n in chosen for row in by_instruction_set(n, folder)])

@@ -215,6 +215,8 @@ TEST(IntegerConv, Depthwise) {
     }
   }
   Convolution(make(1, 20, 20, 9, 3, 2, 0, 2, 20), {.z_x = 250}).check_all();
+  // More taps than kernels keep weights of.
+  Convolution(make(1, 49, 49, 12, 9, 1, 4, 1, 49), {.is_signed = true, .z_x = 5}).check_all();
 }
 
 TEST(IntegerConv, DepthwiseRowsOfOutputs) {

@@ -14,10 +14,11 @@
 namespace narrow::kernels {
 namespace {
 
-/// One row: the set's own products from `own`, everything else from `space`.
-#define NARROW_KERNELS(name, isa, own, depthwise_row, space)                                   \
+/// One row: the set's own products from `own`, depthwise ones from `depth`, everything else from
+/// `space`.
+#define NARROW_KERNELS(name, isa, own, depth, depthwise_row, space)                            \
   {                                                                                            \
-    name, isa, own::igemm, own::igemm4, space::row_sums, space::pack, space::depthwise,        \
+    name, isa, own::igemm, own::igemm4, space::row_sums, space::pack, depth::depthwise,        \
         depthwise_row, space::xor_copy, space::quantize, space::interleave, space::dequantize, \
         space::binary, space::lookup, space::max_pool, space::average_pool, space::range,      \
         space::scale_row, space::wgemm, space::half_gemm, space::attend, space::activate,      \
@@ -27,13 +28,14 @@ namespace {
 
 constexpr KernelSet kSets[] = {
 #if defined(__x86_64__)
-    NARROW_KERNELS("amx_int8", Isa::amx_int8, amx_int8, avx512_vnni::depthwise_row, avx512_vnni),
-    NARROW_KERNELS("avx512_vnni", Isa::avx512_vnni, avx512_vnni, avx512_vnni::depthwise_row,
+    NARROW_KERNELS("amx_int8", Isa::amx_int8, amx_int8, avx512_vnni, avx512_vnni::depthwise_row,
                    avx512_vnni),
-    NARROW_KERNELS("avx_vnni", Isa::avx_vnni, avx_vnni, nullptr, avx2),
-    NARROW_KERNELS("avx2", Isa::avx2, avx2, nullptr, avx2),
+    NARROW_KERNELS("avx512_vnni", Isa::avx512_vnni, avx512_vnni, avx512_vnni,
+                   avx512_vnni::depthwise_row, avx512_vnni),
+    NARROW_KERNELS("avx_vnni", Isa::avx_vnni, avx_vnni, avx_vnni, avx_vnni::depthwise_row, avx2),
+    NARROW_KERNELS("avx2", Isa::avx2, avx2, avx2, avx2::depthwise_row, avx2),
 #endif
-    NARROW_KERNELS("portable", Isa::scalar, portable, nullptr, portable),
+    NARROW_KERNELS("portable", Isa::scalar, portable, portable, nullptr, portable),
 };
 
 #undef NARROW_KERNELS

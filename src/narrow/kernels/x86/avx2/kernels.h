@@ -13,6 +13,7 @@ void row_sums(const uint8_t* const* rows, int64_t m, const int64_t* taps, int64_
 void pack(const uint8_t* b, int64_t ldb, int64_t k, int64_t n, uint8_t flip, int8_t* weights,
           int32_t* sums) noexcept;
 void depthwise(const DepthwiseArgs& args) noexcept;
+void depthwise_row(const DepthwiseRowArgs& args) noexcept;
 void xor_copy(uint8_t* dst, const uint8_t* src, int64_t count, uint8_t mask) noexcept;
 void quantize(uint8_t* dst, const float* src, int64_t count, const QuantizeArgs& args) noexcept;
 void interleave(uint8_t* dst, const uint8_t* src, int64_t pitch, int64_t planes,
@@ -34,6 +35,10 @@ void block_gemm(const BlockGemmArgs& args) noexcept;
 void block_rows(const BlockRowsArgs& args) noexcept;
 void block_float(const BlockFloatArgs& args) noexcept;
 inline constexpr int64_t kBlockTile = 4;
+
+/// Channels from a multiple of 16 on.
+void depthwise_from(const DepthwiseArgs& args, int64_t channel) noexcept;
+void depthwise_row_from(const DepthwiseRowArgs& args, int64_t channel) noexcept;
 
 /// The epilogue of a tile of `rows` rows and one panel from memory, sums [rows][16] without their
 /// corrections: for instruction sets that differ in the products only.

@@ -9,6 +9,8 @@ namespace narrow::kernels::avx_vnni {
 
 void igemm(const IgemmArgs& args) noexcept;
 void igemm4(const IgemmArgs& args) noexcept;
+void depthwise(const DepthwiseArgs& args) noexcept;
+void depthwise_row(const DepthwiseRowArgs& args) noexcept;
 void block_gemm(const BlockGemmArgs& args) noexcept;
 inline constexpr int64_t kBlockTile = 6;
 

@@ -189,8 +189,9 @@ constexpr OpImpl kRows[] = {
     NARROW_DEPTHWISE(avx512_vnni),
     NARROW_IGEMM(amx_int8),
     NARROW_IGEMM(avx512_vnni),
-    NARROW_DEPTHWISE(avx2),
+    NARROW_DEPTHWISE(avx_vnni),
     NARROW_IGEMM(avx_vnni),
+    NARROW_DEPTHWISE(avx2),
     NARROW_IGEMM(avx2),
 #endif
     NARROW_DEPTHWISE(scalar),
