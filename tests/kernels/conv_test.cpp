@@ -72,16 +72,56 @@ class Convolution {
                  << " kernel " << p_.kernel[1] << "x" << p_.kernel[2] << " stride " << p_.stride[2]
                  << " pad " << p_.pad_begin[2] << " dilation " << p_.dilation[2] << " signed "
                  << codes_.is_signed << " z_x " << codes_.z_x << " z_w " << codes_.z_w);
+    GuardBuffer<uint8_t> y(sums_.size());
+    run(kernels, depthwise, Out::codes, y);
+    for (size_t i = 0; i < y.size(); ++i) {
+      ASSERT_EQ(int(y[i]), expected_[i])
+          << "pixel " << i / p_.filters << ", filter " << i % p_.filters;
+    }
+  }
+
+  /// Sums, and floats that are one product of them.
+  void check_wide(const KernelSet& kernels, bool depthwise) const {
+    SCOPED_TRACE(::testing::Message()
+                 << kernels.name << " channels " << p_.channels << " kernel " << p_.kernel[1] << "x"
+                 << p_.kernel[2] << " stride " << p_.stride[2]);
+    GuardBuffer<int32_t> sums(sums_.size());
+    run(kernels, depthwise, Out::s32, sums);
+    GuardBuffer<float> floats(sums_.size());
+    run(kernels, depthwise, Out::f32, floats);
+    for (size_t i = 0; i < sums.size(); ++i) {
+      ASSERT_EQ(sums[i], sums_[i]) << "pixel " << i / p_.filters << ", filter " << i % p_.filters;
+      const float t = static_cast<float>(sums_[i]) * multiplier_[i % multiplier_.size()];
+      ASSERT_EQ(floats[i], std::clamp(t, -float{kZero}, float{255 - kZero}));
+    }
+  }
+
+  void check_all() const {
+    for (const KernelSet* set : testing::product_kernels()) {
+      check(*set, false);
+      if (set == testing::emulated_tiles()) continue;
+      if (refuse_depthwise(p_, zero_).empty()) {
+        check(*set, true);
+        check_wide(*set, true);
+      }
+      if (::testing::Test::HasFatalFailure()) return;
+    }
+  }
+
+ private:
+  static constexpr int32_t kZero = 9;
+
+  template <class T>
+  void run(const KernelSet& kernels, bool depthwise, Out out, GuardBuffer<T>& y) const {
     const int32_t shift = codes_.is_signed ? 128 : 0;
     const int32_t z_x = codes_.z_x + shift;
-    GuardBuffer<uint8_t> y(static_cast<size_t>(p_.out_values()));
-    std::memset(y.data(), 0xa5, y.size());
+    std::memset(y.data(), 0xa5, y.size() * sizeof(T));
     // Kernels may use scratch to its end, and no further.
     const size_t bytes = conv_scratch_bytes(p_);
     ASSERT_EQ(bytes % 64, 0u);
     GuardBuffer<std::byte> scratch(bytes);
     const ConvInput input{x_.data(), static_cast<uint8_t>(shift), static_cast<uint8_t>(z_x)};
-    const ConvOutput output{y.data(), Out::codes, -kZero, 255 - kZero, kZero};
+    const ConvOutput output{y.data(), out, -kZero, 255 - kZero, kZero};
     const std::span<std::byte> space{scratch.data(), bytes};
     if (depthwise) {
       const PackedMatrix w = pack_depthwise_conv(p_, w_);
@@ -97,23 +137,7 @@ class Convolution {
       }
       run_conv(kernels, p_, w, input, output, space);
     }
-    for (size_t i = 0; i < y.size(); ++i) {
-      ASSERT_EQ(int(y[i]), expected_[i])
-          << "pixel " << i / p_.filters << ", filter " << i % p_.filters;
-    }
   }
-
-  void check_all() const {
-    for (const KernelSet* set : testing::product_kernels()) {
-      check(*set, false);
-      if (set == testing::emulated_tiles()) continue;
-      if (refuse_depthwise(p_, zero_).empty()) check(*set, true);
-      if (::testing::Test::HasFatalFailure()) return;
-    }
-  }
-
- private:
-  static constexpr int32_t kZero = 9;
 
   void reference() {
     const int64_t area = p_.in[0] * p_.in[1] * p_.in[2];
@@ -132,12 +156,14 @@ class Convolution {
     ref::conv(p_, x, w, bias_, acc);
     const int64_t pixels = p_.out[0] * p_.out[1] * p_.out[2];
     expected_.resize(acc.size());
+    sums_.resize(acc.size());
     for (size_t i = 0; i < acc.size(); ++i) {
       const int64_t pixel = static_cast<int64_t>(i) % pixels;
       const int64_t f = static_cast<int64_t>(i) / pixels % p_.filters;
       const int64_t image = static_cast<int64_t>(i) / (pixels * p_.filters);
-      expected_[(image * pixels + pixel) * p_.filters + f] =
-          ref::to_code(acc[i], {multiplier_[f], kZero, 0, 255});
+      const int64_t at = (image * pixels + pixel) * p_.filters + f;
+      expected_[at] = ref::to_code(acc[i], {multiplier_[f], kZero, 0, 255});
+      sums_[at] = static_cast<int32_t>(acc[i]);
     }
   }
 
@@ -149,6 +175,7 @@ class Convolution {
   std::vector<int32_t> bias_;
   std::vector<float> multiplier_;
   std::vector<int> expected_;
+  std::vector<int32_t> sums_;
 };
 
 TEST(IntegerConv, Shapes) {
