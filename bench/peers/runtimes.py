@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Inference, narrow against onnxruntime, OpenVINO and LiteRT: interleaved on the same inputs, answers compared.
-Usage: runtimes.py WORK_FOLDER [NETWORK ...]     (--memory RUNTIME MODEL INPUTS: one peer's growth, asked by itself)
+Usage: runtimes.py WORK_FOLDER [NETWORK ...]     (--memory RUNTIME MODEL INPUTS, --openvino MODEL INPUTS: asked by itself)
 BATCHES (1,32; 8 too for shapes of ImageNet), THREADS (1,2), ROUNDS (3) in the environment. onnxruntime runs its own
 int8 file and narrow's float file; OpenVINO runs narrow's int8 file (answers compared too) and the float one."""
 import json
@@ -21,7 +21,7 @@ ROUNDS = int(os.environ.get("ROUNDS", "3"))
 THREADS = [int(t) for t in os.environ.get("THREADS", "1,2").split(",")]
 BATCHES = [int(b) for b in os.environ.get("BATCHES", "1,8,32").split(",")]
 SECONDS = 0.5
-ISAS = ("avx512_vnni", "avx_vnni", "avx2")  # of narrow; each on its own peak
+ISAS = {"avx512_vnni": "AVX512_CORE_VNNI", "avx_vnni": "AVX2_VNNI", "avx2": "AVX2"}  # narrow's and OpenVINO's names
 LITERT = {"MobileNetV2": c.ASSETS / "imagenet/tf2_mobilenet_v2_1.0_224_ptq.tflite",
           "ResNet-8": c.ASSETS / "mlperf-tiny/models/pretrainedResnet_quant.tflite"}
 
@@ -163,14 +163,18 @@ def grown_by(runtime, path, inputs):
     return status_mb("VmHWM") - before
 
 
+def ask(*arguments, **environment):
+    done = subprocess.run([sys.executable, __file__, *map(str, arguments)], capture_output=True, text=True, check=True,
+                          env=os.environ | environment)
+    return [float(v) for v in done.stdout.split()[-2:]]
+
+
 def memory(n, ours, theirs, work):
     """narrow's is that of the whole program."""
     np.savez(work / "in.npz", **{n.name: n.x[:1]})
     out = {"narrow": c.narrow("bench", ours, "--runs", 10, threads=1)["peak_rss_bytes"] / 1e6}
     for runtime, path in (("onnxruntime", theirs), ("OpenVINO", ours)):
-        done = subprocess.run([sys.executable, __file__, "--memory", runtime, str(path), str(work / "in.npz")],
-                              capture_output=True, text=True, check=True)
-        out[runtime] = float(done.stdout.split()[-1])
+        out[runtime] = ask("--memory", runtime, path, work / "in.npz")[-1]
     return out
 
 
@@ -212,13 +216,20 @@ def ratio(row, a, *others):
 def by_instruction_set(n, work):
     """Batch 1, one thread: the fastest of the rounds, and what convolutions reach of the measured peak."""
     model = prepare(n, work)[0]
+    np.savez(work / "in.npz", **{n.name: n.x[:1]})
     rows = []
-    for isa in ISAS:
-        runs = [c.narrow("bench", model, "--profile", "--isa", isa, "--seconds", SECONDS, threads=1) for _ in range(ROUNDS)]
+    for isa, theirs in ISAS.items():
+        runs, openvino, differences = [], [], []
+        for _ in range(ROUNDS):
+            runs.append(c.narrow("bench", model, "--profile", "--isa", isa, "--seconds", SECONDS, threads=1))
+            difference, us = ask("--openvino", model, work / "in.npz", ONEDNN_MAX_CPU_ISA=theirs)
+            openvino.append(us)
+            differences.append(difference)
         best = min(runs, key=lambda r: r["median_us"])
         convs = [p for p in best["profile"] if p["op"] == "narrow::QConv" and p["bound"] == "int8"]
         share = sum(p["macs"] for p in convs) / sum(p["macs"] / p["peak_fraction"] for p in convs) if convs else 0
-        rows.append([n.title, isa, f"{best['median_us']:.0f}", f"{100 * share:.0f} %",
+        rows.append([n.title, isa, f"{best['median_us']:.0f}", f"{min(openvino):.0f}",
+                     f"{best['median_us'] / min(openvino):.2f}", f"{max(differences):.1e}", f"{100 * share:.0f} %",
                      f"{100 * min((p['peak_fraction'] for p in convs), default=0):.0f} %",
                      f"{best['peaks']['int8_gops']:.0f}"])
     return rows
@@ -270,12 +281,19 @@ if __name__ == "__main__":
     if sys.argv[1] == "--memory":
         print(f"{grown_by(*sys.argv[2:]):.1f}")
         sys.exit()
+    if sys.argv[1] == "--openvino":
+        path, inputs = sys.argv[2:]
+        (name, x), = np.load(inputs).items()
+        run = of_openvino(path, x, 1)
+        print(distance(np.array(run()), c.ort_session(path, 1).run(None, {name: x})[0]), median_us(run))
+        sys.exit()
     folder = pathlib.Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     print(c.cpu())
     wanted = sys.argv[2:]
     chosen = [n for n in networks(folder) if not wanted or n.title in wanted]
     report([row for n in chosen for row in measure(n, folder)])
-    c.table("narrow by instruction set, int8, batch 1, one thread",
-            ["network", "instructions", "us", "convolutions / int8 peak", "least of them", "peak, GOPS"],
+    c.table("By instruction set: the same int8 file, batch 1, one thread",
+            ["network", "instructions", "narrow, us", "OpenVINO", "ratio", "OpenVINO's difference",
+             "convolutions / int8 peak", "least of them", "peak, GOPS"],
             [row for n in chosen for row in by_instruction_set(n, folder)])
