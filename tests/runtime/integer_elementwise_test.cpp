@@ -127,6 +127,22 @@ TEST(IntegerConcatStep, GridsAndAxes) {
   }
 }
 
+TEST(IntegerConcatStep, ChannelsOfManyPixels) {
+  // Parts of whole words, of odd bytes, of more than are looked up at once.
+  for (const std::vector<int64_t>& parts :
+       std::vector<std::vector<int64_t>>{{24, 8}, {5, 24, 130}, {2100, 40}, {4100, 3}}) {
+    NodeRig rig("narrow", "QConcat");
+    rig.attribute("axis", int64_t{1}).grid(0.1f, 4, DType::uint8);
+    int64_t sum = 0;
+    for (const int64_t channels : parts) {
+      sum += channels;
+      rig.activation(random_codes(DType::uint8, {1, channels, 13, 17}, 3));
+      rig.grid(channels == 8 || channels == 130 ? 0.1f : 0.07f, 4, DType::uint8);
+    }
+    rig.output(DType::uint8, {1, sum, 13, 17}).check();
+  }
+}
+
 TEST(IntegerConcatStep, LimitsOfAFusedActivationAlsoBindCopies) {
   NodeRig rig("narrow", "QConcat");
   rig.attribute("axis", int64_t{0}).attribute("qmin", int64_t{4}).grid(0.1f, 4, DType::uint8);

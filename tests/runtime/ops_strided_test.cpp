@@ -89,6 +89,18 @@ TEST(CopyStrided, NegativeAndZeroStrides) {
   EXPECT_EQ(copy(src.data() + 2, 0), (std::vector<uint32_t>{3, 3, 3, 3, 3}));
 }
 
+TEST(CopyStrided, EveryOtherByteAndNothingBehindTheLast) {
+  for (int64_t n = 1; n < 70; ++n) {
+    const std::vector<uint8_t> src = counted<uint8_t>(2 * n - 1);  // the sanitizers see its end
+    std::vector<uint8_t> expected(static_cast<size_t>(n));
+    std::vector<uint8_t> actual(expected.size());
+    copy_plainly(expected, {1}, src, {2}, {n});
+    copy_strided(reinterpret_cast<std::byte*>(actual.data()), Dims{1},
+                 reinterpret_cast<const std::byte*>(src.data()), Dims{2}, Dims{n}, 1);
+    EXPECT_EQ(actual, expected) << n;
+  }
+}
+
 TEST(LoopNest, MergesWhatIsContiguous) {
   const Dims dims{2, 3, 4, 5};
   const Dims plain = row_major_strides(dims);

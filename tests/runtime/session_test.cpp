@@ -46,6 +46,42 @@ Graph small_network() {
   return g;
 }
 
+/// What ShuffleNet's and ResNet's units move between convolutions.
+Graph shuffling_network() {
+  Graph g;
+  const ValueId x = g.add_input("image", DType::float32, SymbolicShape{1, 3, 8, 8});
+  const auto ints = [&](const char* name, const std::vector<int64_t>& values) {
+    return g.add_initializer(name, Tensor::vector(values));
+  };
+  const auto conv = [&](ValueId from, const char* name, Dims dims) {
+    const ValueId w = g.add_initializer(std::string(name) + "_w",
+                                        random_tensor(std::move(dims), g.value_capacity(), 0.3));
+    return add(g, "Conv", {from, w}, name);
+  };
+  const ValueId a = conv(x, "a", {12, 3, 1, 1});
+  const ValueId pairs = add(g, "Reshape", {a, ints("pairs_to", {6, 2, 64})}, "pairs");
+  const ValueId turned =
+      add(g, "Transpose", {pairs}, "turned", {{"perm", std::vector<int64_t>{1, 0, 2}}});
+  const ValueId both = add(g, "Reshape", {turned, ints("both_to", {2, -1, 6, 8, 8})}, "both");
+  const auto pick = [&](int64_t i, const char* name) {
+    const ValueId index = g.add_initializer(std::string(name) + "_i", Tensor::scalar(i));
+    return add(g, "Gather", {both, index}, name);
+  };
+  const ValueId odd = conv(pick(1, "odd"), "b", {6, 6, 1, 1});
+  const ValueId joined = add(g, "Concat", {pick(0, "even"), odd}, "joined", {{"axis", int64_t{1}}});
+  const auto halves = g.node(g.add_node("Split", {joined, ints("sizes", {4, 8})}, {"h0", "h1"},
+                                        {{"axis", int64_t{1}}}))
+                          .outputs;
+  const ValueId thin = add(g, "Slice",
+                           {halves[1], ints("starts", {0, 0}), ints("ends", {8, 8}),
+                            ints("axes", {2, 3}), ints("steps", {2, 2})},
+                           "thin");
+  const ValueId wide = add(g, "Pad", {thin, ints("pads", {0, 2, 0, 0, 0, 2, 0, 0})}, "wide");
+  g.add_output(conv(wide, "c", {5, 12, 1, 1}));
+  g.add_output(conv(halves[0], "d", {5, 4, 1, 1}));
+  return g;
+}
+
 double largest_difference(const Tensor& a, const Tensor& b) {
   EXPECT_EQ(a.dims(), b.dims());
   double most = 0;
@@ -67,6 +103,16 @@ std::string message_of(const std::function<void()>& action) {
 // Sums of 27 + 144 + 256 products of about unit size: 1e-4 is some hundred roundings, and a
 // thousandth of what one wrong weight would change.
 constexpr double kFloatTolerance = 1e-4;
+
+TEST(Session, ShufflesSplitsAndPadsKeepTheMemoryOrder) {
+  const Graph g = shuffling_network();
+  const std::vector<Tensor> in{random_tensor({1, 3, 8, 8}, 1)};
+  const Session fast(g, {});
+  const auto y = fast.run(in);
+  EXPECT_EQ(fast.memory().reorders, 3);  // the image, and both outputs
+  const auto expected = Session(g, {.reference = true}).run(in);
+  for (size_t i = 0; i < 2; ++i) EXPECT_LT(largest_difference(y[i], expected[i]), 1e-5);
+}
 
 TEST(Session, EqualsTheReference) {
   SessionOptions plain;

@@ -182,7 +182,9 @@ bool reshapes(const Node& node) {
 
 /// Inputs that are no operands but tables: their elements have no position in the image.
 bool is_table(const Node& node, size_t input) {
-  return node.is(ops::kQLookup, ops::kDomain) && input == 1;
+  if (input == 0) return false;
+  if (node.is(ops::kQLookup, ops::kDomain)) return input == 1;
+  return node.is("Slice") || node.is("Pad") || node.is("Split");
 }
 
 class LayoutPlanner {

@@ -42,6 +42,9 @@ int64_t quantize_activations(Graph& graph, const PassContext& context);
 /// Dynamically quantized products of one input as one product and a Split. A plan of the runtime,
 /// after lowering; it has no row.
 int64_t merge_products(Graph& graph, const PassContext& context);
+/// Reshapes, transposes and picks that together take every s-th channel of an image as one Slice. A
+/// plan of the runtime; it has no row. Needs inferred shapes.
+int64_t slice_channels(Graph& graph, const PassContext& context);
 /// Float convolutions and products with the residual addition and activation behind them; a plan of
 /// the runtime, never part of a file, so it has no row. Needs inferred shapes.
 int64_t fuse_activations(Graph& graph, const PassContext& context);

@@ -122,20 +122,48 @@ class KernelConcatStep final : public ConcatStep {
       for (size_t part = 0; part < tables_.size(); ++part) {
         const TensorView& x = context.inputs[kFirstPart + 3 * part];
         const int64_t bytes = x.dims[axis] * inner;
-        for (int64_t i = begin; i < end; ++i) {
-          move(part, y.as<uint8_t>() + i * pitch + offset, x.as<uint8_t>() + i * bytes, bytes);
-        }
+        if (bytes == 0) continue;
+        move(part, y.as<uint8_t>() + begin * pitch + offset, pitch, x.as<uint8_t>() + begin * bytes,
+             bytes, end - begin);
         offset += bytes;
       }
     });
   }
 
  private:
-  void move(size_t part, uint8_t* to, const uint8_t* from, int64_t bytes) const {
-    if (copied_[part]) {
-      std::memcpy(to, from, static_cast<size_t>(bytes));
-    } else {
-      kernels_.lookup(to, from, bytes, tables_[part].data());
+  static constexpr int64_t kStrip = 4096;  // bytes looked up at once
+
+  /// `count` pieces of `bytes` from behind each other to `pitch` apart.
+  void move(size_t part, uint8_t* to, int64_t pitch, const uint8_t* from, int64_t bytes,
+            int64_t count) const {
+    if (copied_[part]) return spread(to, pitch, from, bytes, count);
+    const uint8_t* table = tables_[part].data();
+    if (bytes > kStrip / 2) {
+      for (int64_t i = 0; i < count; ++i) {
+        kernels_.lookup(to + i * pitch, from + i * bytes, bytes, table);
+      }
+      return;
+    }
+    // A few bytes of a pixel each: many pixels are looked up together.
+    uint8_t strip[kStrip];
+    const int64_t most = kStrip / bytes;
+    for (int64_t i = 0; i < count; i += most) {
+      const int64_t n = std::min(most, count - i);
+      kernels_.lookup(strip, from + i * bytes, n * bytes, table);
+      spread(to + i * pitch, pitch, strip, bytes, n);
+    }
+  }
+
+  static void spread(uint8_t* to, int64_t pitch, const uint8_t* from, int64_t bytes,
+                     int64_t count) {
+    constexpr int64_t kWord = 8;
+    const bool words = bytes % kWord == 0 && bytes <= 16 * kWord;
+    for (int64_t i = 0; i < count; ++i, to += pitch, from += bytes) {
+      if (!words) {
+        std::memcpy(to, from, static_cast<size_t>(bytes));
+        continue;
+      }
+      for (int64_t b = 0; b < bytes; b += kWord) std::memcpy(to + b, from + b, kWord);
     }
   }
   const kernels::KernelSet& kernels_;
