@@ -3,6 +3,10 @@
 
 #include <fmt/format.h>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include <algorithm>
 #include <chrono>
 #include <cstring>
@@ -18,6 +22,14 @@ namespace {
 /// What a tensor without elements points to: a null pointer would mean that it is absent.
 alignas(kArenaAlignment) std::byte g_nothing[kArenaAlignment];
 
+// Activations of large batches in huge pages where the system has them: every layer reads and
+// writes all of its own, and in small pages waits for their addresses.
+constexpr size_t kHugePage = size_t{2} << 20;
+
+size_t alignment_of(size_t bytes) {
+  return bytes < 2 * kHugePage ? kArenaAlignment : kHugePage;
+}
+
 std::byte* data_of(const Tensor& tensor) {
   return tensor.raw() == nullptr ? g_nothing : const_cast<std::byte*>(tensor.raw());
 }
@@ -32,16 +44,22 @@ bool is_empty(const TensorView& view) {
 
 AlignedMemory::AlignedMemory(size_t bytes) : size_(bytes) {
   const size_t padded = (bytes / kArenaAlignment + 2) * kArenaAlignment;
-  void* p = ::operator new (padded, std::align_val_t{kArenaAlignment}, std::nothrow);
+  const size_t alignment = alignment_of(bytes);
+  void* p = ::operator new (padded, std::align_val_t{alignment}, std::nothrow);
   if (p == nullptr) {
     throw Error(ErrorCode::resource_exhausted,
                 fmt::format("no memory for {} bytes of activations", bytes));
   }
-  data_.reset(static_cast<std::byte*>(p));
+#if defined(__linux__)
+  if (alignment == kHugePage) {
+    ::madvise(p, padded / kHugePage * kHugePage, MADV_HUGEPAGE);  // a hint: may fail
+  }
+#endif
+  data_ = {static_cast<std::byte*>(p), Release{alignment}};
 }
 
 void AlignedMemory::Release::operator()(std::byte* p) const {
-  ::operator delete (p, std::align_val_t{kArenaAlignment});
+  ::operator delete (p, std::align_val_t{alignment});
 }
 
 Workspace::Workspace(const Plan& plan, std::shared_ptr<const ShapePlan> shapes)

@@ -28,6 +28,9 @@ class AlignedMemory {
 
  private:
   struct Release {
+    Release() : alignment(0) {}
+    explicit Release(size_t bytes) : alignment(bytes) {}
+    size_t alignment;
     void operator()(std::byte* p) const;
   };
   std::unique_ptr<std::byte, Release> data_;
