@@ -27,10 +27,11 @@ struct ConvCase {
   bool w_zero = false;
   int64_t qmin = 0;  // together with qmax: a fused activation
   int64_t qmax = 0;
+  bool add = false;  // QConvAdd
 };
 
 NodeRig conv_rig(const ConvCase& c) {
-  NodeRig rig("narrow", "QConv");
+  NodeRig rig("narrow", c.add ? "QConvAdd" : "QConv");
   rig.attribute("pads", c.pads).attribute("strides", c.strides);
   rig.attribute("dilations", c.dilations).attribute("group", c.group);
   Node shape;
@@ -62,6 +63,13 @@ NodeRig conv_rig(const ConvCase& c) {
       b.mutable_data<int32_t>()[i] = static_cast<int32_t>(i * 3001 - 9000);
     }
     rig.constant(b);
+  } else if (c.add) {
+    rig.absent();
+  }
+  if (c.add) {
+    rig.activation(random_codes(c.x_type, y, 5)).grid(0.07f, 20, c.x_type);
+    rig.grid(0.11f, c.x_type == DType::int8 ? 3 : 100, c.x_type).grid(0.15f, 9, c.x_type);
+    rig.attribute("sum_qmin", int64_t{9});
   }
   if (c.qmin != c.qmax) rig.attribute("qmin", c.qmin).attribute("qmax", c.qmax);
   rig.output(c.float_output ? DType::float32 : c.x_type, y);
@@ -88,6 +96,32 @@ TEST(IntegerConvStep, KindsOfOperands) {
       }
     }
   }
+}
+
+TEST(IntegerConvStep, CodesAreAddedToEveryBlock) {
+  for (const DType type : {DType::uint8, DType::int8}) {
+    for (const int64_t size : {1, 5, 24}) {
+      for (const int64_t filters : {3, 16, 160}) {  // whole rows, and columns of them
+        for (const int64_t kernel : {1, 3}) {
+          ConvCase c;
+          c.add = true;
+          c.x_type = type;
+          c.x = {2, 64, size, size + 1};
+          c.w = {filters, 64, kernel, kernel};
+          c.pads = std::vector<int64_t>(4, kernel / 2);
+          c.bias = filters != 3;
+          c.qmax = filters == 16 ? 90 : 0;
+          conv_rig(c).check();
+        }
+      }
+    }
+  }
+  ConvCase grouped;
+  grouped.add = true;
+  grouped.x = {1, 8, 40, 40};
+  grouped.w = {12, 2, 3, 3};
+  grouped.group = 4;
+  conv_rig(grouped).check();
 }
 
 TEST(IntegerConvStep, Shapes) {

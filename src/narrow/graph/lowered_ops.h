@@ -19,6 +19,11 @@
 // QConv     (x, x_scale, x_zero_point, w, w_scale, w_zero_point, y_scale?, y_zero_point?, bias?)
 //           x [N,C,spatial] 8 bits; w [M,C/group,kernel] int8/uint8/int4/uint4, w_scale [] or [M];
 //           Conv's attributes (auto_pad resolved into pads). Padding is real 0, the code z_x.
+// QConvAdd  (QConv's nine, other, other_scale, other_zero_point, conv_scale, conv_zero_point,
+//           sum_scale, sum_zero_point): QConv to y_scale and y_zero_point, then QBinary Add of its
+//           codes, read on the grid conv_scale, conv_zero_point, and `other`, of the same shape.
+//           All codes written have one dtype; qmin and qmax are the convolution's, sum_qmin and
+//           sum_qmax the sum's. A plan of the runtime, never part of a file.
 // QGemm     (a, a_scale, a_zero_point, b, b_scale, b_zero_point, y_scale?, y_zero_point?, bias?)
 //           a [.., M, K]; b [K, N], or [N, K] with transB = 1; b_scale [] or [N]; bias [N] or
 //           absent. Serves Gemm (transA 0, alpha 1, beta 1) and MatMul with a constant 2-D b. b may
@@ -91,6 +96,7 @@
 namespace narrow::ops {
 inline constexpr const char* kDomain = "narrow";
 inline constexpr const char* kQConv = "QConv";
+inline constexpr const char* kQConvAdd = "QConvAdd";
 inline constexpr const char* kQGemm = "QGemm";
 inline constexpr const char* kQBinary = "QBinary";
 inline constexpr const char* kQConcat = "QConcat";

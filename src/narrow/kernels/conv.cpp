@@ -190,6 +190,10 @@ void run_conv(const KernelSet& kernels, const ConvProblem& p, const PackedConv& 
       }
       problem.dst = at_pixel(p, output, first, g * p.group_filters());
       problem.ldc = p.filters;
+      if (output.addend != nullptr) {
+        problem.addend = output.addend + first * p.filters + g * p.group_filters();
+        problem.sum = &output.sum;
+      }
       run_igemm(kernels, problem);
     };
     if (p.groups > 1 && p.macs() > kOneThreadMacs) {

@@ -55,6 +55,10 @@ struct ConvOutput {
   float hi = 0;
   int32_t zero_point = 0;
   uint8_t flip = 0;  // 0x80 for int8 codes
+  // Of run_conv, with codes: what is added to them as `sum` says (operand a are the convolution's),
+  // channels last, of the output's shape. nullptr: nothing.
+  const uint8_t* addend = nullptr;
+  BinaryArgs sum = {};
 };
 
 /// Bytes of 64-byte aligned scratch that run_conv (run_depthwise) wants.

@@ -101,6 +101,10 @@ struct IgemmProblem {
   Epilogue epilogue = {};  // weight_zero is taken from w
   void* dst = nullptr;
   int64_t ldc = 0;
+  // Codes that lie as dst does and are added to each block of codes while a cache has it, as `sum`
+  // says: operand a are the product's.
+  const uint8_t* addend = nullptr;
+  const BinaryArgs* sum = nullptr;
 };
 
 /// Runs on the thread pool in tiles whose borders depend on the shape alone; small products stay on

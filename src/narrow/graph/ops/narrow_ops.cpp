@@ -41,6 +41,15 @@ void infer_qconv(InferContext& c) {
   if (const SymbolicShape* w = c.shape(3)) require_scales(c, 4, &(*w)[0]);
 }
 
+void infer_qconv_add(InferContext& c) {
+  infer_qconv(c);
+  require_integer(c, 9);
+  for (const size_t scale : {size_t{10}, size_t{12}, size_t{14}}) require_scales(c, scale, nullptr);
+  auto shape = c.outputs()[0].shape;
+  if (shape && c.shape(9)) shape = unify(c, *shape, *c.shape(9), "both sides of the sum");
+  c.set_output(0, grid_dtype(c, 14), std::move(shape));
+}
+
 /// a [.., M, K] times b [.., K, N], or [N, K] with transB; a bias of N.
 void infer_product(InferContext& c, size_t b, size_t bias, DType output) {
   if (c.node().int_or("transB", 0) == 0) {
@@ -242,6 +251,8 @@ constexpr uint32_t bit(int input) {
 constexpr OpInfo kOps[] = {
     // domain, name, inputs, outputs, since, inference, zero_points that may be absent
     {kDomain, kQConv, 5, 9, 1, 1, 1, infer_qconv, bit(2)},
+    {kDomain, kQConvAdd, 15, 16, 1, 1, 1, infer_qconv_add,
+     bit(2) | bit(5) | bit(7) | bit(8) | bit(11) | bit(13)},
     {kDomain, kQGemm, 5, 9, 1, 1, 1, infer_qgemm, bit(2)},
     {kDomain, kQBinary, 7, 8, 1, 1, 1, infer_qbinary, bit(2) | bit(5)},
     {kDomain, kQConcat, 4, -1, 1, 1, 1, infer_qconcat, bit(1)},

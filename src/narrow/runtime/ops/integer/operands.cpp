@@ -233,7 +233,8 @@ kernels::ConvOutput OutputSpec::target(void* data) const {
   return out;
 }
 
-OutputSpec read_output(const Graph& graph, const Node& node, size_t scale) {
+OutputSpec read_output(const Graph& graph, const Node& node, size_t scale,
+                       const std::string& prefix) {
   OutputSpec out;
   out.quantized = node.input(scale) != kNoId;
   if (!out.quantized) {
@@ -247,9 +248,40 @@ OutputSpec read_output(const Graph& graph, const Node& node, size_t scale) {
   }
   const int64_t lowest = integer_min(out.grid.dtype);
   const int64_t highest = integer_max(out.grid.dtype);
-  out.qmin = static_cast<int32_t>(std::clamp(node.int_or("qmin", lowest), lowest, highest));
-  out.qmax = static_cast<int32_t>(std::clamp(node.int_or("qmax", highest), lowest, highest));
+  out.qmin =
+      static_cast<int32_t>(std::clamp(node.int_or(prefix + "qmin", lowest), lowest, highest));
+  out.qmax =
+      static_cast<int32_t>(std::clamp(node.int_or(prefix + "qmax", highest), lowest, highest));
   return out;
+}
+
+kernels::BinaryArgs binary_args(kernels::Binary op, const CodeGrid& a, const CodeGrid& b,
+                                const OutputSpec& y) {
+  const kernels::ConvOutput target = y.target(nullptr);
+  kernels::BinaryArgs args = {};
+  args.op = op;
+  args.flip_a = a.flip();
+  args.flip_b = b.flip();
+  args.zero_a = a.byte_zero();
+  args.zero_b = b.byte_zero();
+  const double sa = static_cast<double>(a.scale);
+  const double sb = static_cast<double>(b.scale);
+  const double sy = static_cast<double>(y.grid.scale);
+  switch (op) {  // float32 of quotients in double
+    case kernels::Binary::mul:
+      args.scale_a = static_cast<float>(sa * sb / sy);
+      break;
+    case kernels::Binary::div:
+      args.scale_a = static_cast<float>(sa / (sb * sy));
+      break;
+    default:
+      args.scale_a = static_cast<float>(sa / sy);
+      args.scale_b = static_cast<float>(sb / sy);
+  }
+  args.lo = target.lo;
+  args.hi = target.hi;
+  args.zero_point = target.zero_point;
+  return args;
 }
 
 std::vector<float> multipliers(const OutputSpec& out, float x_scale, std::span<const float> w_scale,

@@ -84,7 +84,12 @@ struct OutputSpec {
   kernels::ConvOutput target(void* data) const;
 };
 /// y_scale is input `scale` (absent: float output), y_zero_point the next.
-OutputSpec read_output(const Graph& graph, const Node& node, size_t scale);
+/// `prefix`: of the attributes qmin and qmax.
+OutputSpec read_output(const Graph& graph, const Node& node, size_t scale,
+                       const std::string& prefix = "");
+/// Add, Sub, Mul or Div of codes of two grids, as QBinary says.
+kernels::BinaryArgs binary_args(kernels::Binary op, const CodeGrid& a, const CodeGrid& b,
+                                const OutputSpec& y);
 /// One multiplier per channel; w_scale: one, or one per channel.
 std::vector<float> multipliers(const OutputSpec& out, float x_scale, std::span<const float> w_scale,
                                int64_t channels);

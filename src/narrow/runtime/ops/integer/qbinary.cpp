@@ -30,11 +30,6 @@ std::optional<kernels::Binary> operation(const Node& node) {
   return std::nullopt;
 }
 
-/// float32 of a quotient of scales, in double.
-float ratio(double numerator, double denominator) {
-  return static_cast<float>(numerator / denominator);
-}
-
 /// One axis of the elementwise walk: extent and how far each operand moves.
 struct Axis {
   int64_t extent;
@@ -84,29 +79,7 @@ class QBinaryStep : public Step {
       : a_(read_grid(graph, node, kA)),
         b_(read_grid(graph, node, kB)),
         y_(read_output(graph, node, kY)) {
-    const kernels::ConvOutput target = y_.target(nullptr);
-    args_.op = *operation(node);
-    args_.flip_a = a_.flip();
-    args_.flip_b = b_.flip();
-    args_.zero_a = a_.byte_zero();
-    args_.zero_b = b_.byte_zero();
-    const double a = static_cast<double>(a_.scale);
-    const double b = static_cast<double>(b_.scale);
-    const double y = static_cast<double>(y_.grid.scale);
-    switch (args_.op) {
-      case kernels::Binary::mul:
-        args_.scale_a = ratio(a * b, y);
-        break;
-      case kernels::Binary::div:
-        args_.scale_a = ratio(a, b * y);
-        break;
-      default:
-        args_.scale_a = ratio(a, y);
-        args_.scale_b = ratio(b, y);
-    }
-    args_.lo = target.lo;
-    args_.hi = target.hi;
-    args_.zero_point = target.zero_point;
+    args_ = binary_args(*operation(node), a_, b_, y_);
     const auto& shape = graph.value(node.input(kA)).shape;
     same_shape_ = shape && shape == graph.value(node.output(0)).shape;
   }

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// QConv: depthwise and general convolutions on channels-last codes.
+// QConv: depthwise and general convolutions on channels-last codes. QConvAdd: with codes added to
+// them.
 #include "narrow/core/error.h"
 #include "narrow/kernels/ref/reference.h"
+#include "narrow/quant/requantize.h"
 #include "narrow/runtime/ops/integer/conv_form.h"
 #include "narrow/runtime/ops/integer/operands.h"
 
@@ -13,6 +15,10 @@ constexpr size_t kX = 0;
 constexpr size_t kW = 3;
 constexpr size_t kY = 6;  // y_scale
 constexpr size_t kBias = 8;
+// And of QConvAdd.
+constexpr size_t kOther = 9;
+constexpr size_t kConvScale = 12;
+constexpr size_t kSum = 14;
 
 /// What both ways of running share.
 class QConvStep : public Step {
@@ -51,7 +57,7 @@ class KernelConvStep : public QConvStep {
   const kernels::KernelSet& kernels_;
 };
 
-class IgemmConvStep final : public KernelConvStep {
+class IgemmConvStep : public KernelConvStep {
  public:
   IgemmConvStep(const Graph& graph, const Node& node, Isa isa) : KernelConvStep(graph, node, isa) {
     const WeightCodes w = read_weights(graph, node, kW, 0);
@@ -67,14 +73,49 @@ class IgemmConvStep final : public KernelConvStep {
     }
   }
   void run(RunContext& context) const override {
-    const auto problem = form_.problem(context.inputs[kX].dims, context.outputs[0].dims);
-    kernels::run_conv(kernels_, problem, packed_, input(context),
-                      out_.target(context.outputs[0].data), context.scratch);
+    run_to(out_.target(context.outputs[0].data), context);
   }
   size_t packed_bytes() const override { return packed_.bytes(); }
 
+ protected:
+  void run_to(const kernels::ConvOutput& target, RunContext& context) const {
+    const auto problem = form_.problem(context.inputs[kX].dims, context.outputs[0].dims);
+    kernels::run_conv(kernels_, problem, packed_, input(context), target, context.scratch);
+  }
+
  private:
   kernels::PackedConv packed_{kernels::ConvRuns({}), {}, {}};
+};
+
+/// The sum of QConvAdd.
+struct Sum {
+  Sum(const Graph& graph, const Node& node)
+      : conv(read_output_grid(graph, node, kConvScale)),
+        other(read_grid(graph, node, kOther)),
+        y(read_output(graph, node, kSum, "sum_")),
+        args(binary_args(kernels::Binary::add, conv, other, y)) {}
+  CodeGrid conv;
+  CodeGrid other;
+  OutputSpec y;
+  kernels::BinaryArgs args;
+};
+
+class ConvAddStep final : public IgemmConvStep {
+ public:
+  ConvAddStep(const Graph& graph, const Node& node, Isa isa)
+      : IgemmConvStep(graph, node, isa), sum_(graph, node) {}
+  Layout input_layout(size_t i) const override {
+    return i == kOther ? Layout::channels_last : IgemmConvStep::input_layout(i);
+  }
+  void run(RunContext& context) const override {
+    kernels::ConvOutput target = out_.target(context.outputs[0].data);
+    target.addend = context.inputs[kOther].as<uint8_t>();
+    target.sum = sum_.args;
+    run_to(target, context);
+  }
+
+ private:
+  Sum sum_;
 };
 
 class DepthwiseConvStep final : public KernelConvStep {
@@ -100,7 +141,7 @@ class DepthwiseConvStep final : public KernelConvStep {
 };
 
 /// The specification: plain layout, sums in 64 bits.
-class ReferenceConvStep final : public QConvStep {
+class ReferenceConvStep : public QConvStep {
  public:
   ReferenceConvStep(const Graph& graph, const Node& node)
       : QConvStep(graph, node), bias_(read_bias(graph, node, kBias, form_.fixed().filters)) {
@@ -134,9 +175,35 @@ class ReferenceConvStep final : public QConvStep {
   std::vector<float> multiplier_;
 };
 
+class ReferenceConvAddStep final : public ReferenceConvStep {
+ public:
+  ReferenceConvAddStep(const Graph& graph, const Node& node)
+      : ReferenceConvStep(graph, node), sum_(graph, node) {}
+  void run(RunContext& context) const override {
+    ReferenceConvStep::run(context);
+    const TensorView& y = context.outputs[0];
+    const std::vector<int32_t> a = centered(y, sum_.conv.zero_point);
+    const std::vector<int32_t> b = centered(context.inputs[kOther], sum_.other.zero_point);
+    for (size_t i = 0; i < a.size(); ++i) {
+      const float t = static_cast<float>(a[i]) * sum_.args.scale_a +
+                      static_cast<float>(b[i]) * sum_.args.scale_b;
+      const OutputSpec& out = sum_.y;
+      y.as<uint8_t>()[i] =
+          static_cast<uint8_t>(round_to_code(t, out.grid.zero_point, out.qmin, out.qmax));
+    }
+  }
+
+ private:
+  Sum sum_;
+};
+
 Refusal accept_operands(const Graph& graph, const Node& node) {
   if (Refusal r = refuse_grid(graph, node, kX); !r.empty()) return r;
   if (Refusal r = refuse_weights(graph, node, kW, 0); !r.empty()) return r;
+  if (node.inputs.size() > kOther) {
+    if (Refusal r = refuse_grid(graph, node, kOther); !r.empty()) return r;
+    if (node.input(kY) == kNoId || node.input(kSum) == kNoId) return "an output has no grid";
+  }
   const Tensor& w = *graph.constant(node.input(kW));
   if (Refusal r = refuse_bias(graph, node, kBias, w.dim(0)); !r.empty()) return r;
   return refuse_conv_form(w);
@@ -172,8 +239,9 @@ std::unique_ptr<Step> make(const Graph& graph, const Node& node, const StepOptio
   return std::make_unique<S>(graph, node, isa);
 }
 
+template <class S>
 std::unique_ptr<Step> make_reference(const Graph& graph, const Node& node, const StepOptions&) {
-  return std::make_unique<ReferenceConvStep>(graph, node);
+  return std::make_unique<S>(graph, node);
 }
 
 #define NARROW_DEPTHWISE(isa)                                         \
@@ -183,6 +251,8 @@ std::unique_ptr<Step> make_reference(const Graph& graph, const Node& node, const
   }
 #define NARROW_IGEMM(isa) \
   { "narrow", "QConv", #isa ":igemm", accept_igemm<Isa::isa>, make<IgemmConvStep, Isa::isa> }
+#define NARROW_CONV_ADD(isa) \
+  { "narrow", "QConvAdd", #isa ":igemm", accept_igemm<Isa::isa>, make<ConvAddStep, Isa::isa> }
 
 constexpr OpImpl kRows[] = {
 #if defined(__x86_64__)
@@ -193,12 +263,19 @@ constexpr OpImpl kRows[] = {
     NARROW_IGEMM(avx_vnni),
     NARROW_DEPTHWISE(avx2),
     NARROW_IGEMM(avx2),
+    NARROW_CONV_ADD(amx_int8),
+    NARROW_CONV_ADD(avx512_vnni),
+    NARROW_CONV_ADD(avx_vnni),
+    NARROW_CONV_ADD(avx2),
 #endif
     NARROW_DEPTHWISE(scalar),
     NARROW_IGEMM(scalar),
-    {"narrow", "QConv", "reference", accept_reference, make_reference},
+    NARROW_CONV_ADD(scalar),
+    {"narrow", "QConv", "reference", accept_reference, make_reference<ReferenceConvStep>},
+    {"narrow", "QConvAdd", "reference", accept_reference, make_reference<ReferenceConvAddStep>},
 };
 #undef NARROW_DEPTHWISE
+#undef NARROW_CONV_ADD
 #undef NARROW_IGEMM
 
 }  // namespace
