@@ -226,7 +226,7 @@ def by_instruction_set(n, work):
             openvino.append(us)
             differences.append(difference)
         best = min(runs, key=lambda r: r["median_us"])
-        convs = [p for p in best["profile"] if p["op"] == "narrow::QConv" and p["bound"] == "int8"]
+        convs = [p for p in best["profile"] if p["op"].startswith("narrow::QConv") and p["bound"] == "int8"]
         share = sum(p["macs"] for p in convs) / sum(p["macs"] / p["peak_fraction"] for p in convs) if convs else 0
         rows.append([n.title, isa, f"{best['median_us']:.0f}", f"{min(openvino):.0f}",
                      f"{best['median_us'] / min(openvino):.2f}", f"{max(differences):.1e}", f"{100 * share:.0f} %",

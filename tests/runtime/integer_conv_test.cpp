@@ -27,11 +27,12 @@ struct ConvCase {
   bool w_zero = false;
   int64_t qmin = 0;  // together with qmax: a fused activation
   int64_t qmax = 0;
-  bool add = false;  // QConvAdd
+  bool add = false;    // QConvAdd
+  bool table = false;  // QConvLookup
 };
 
 NodeRig conv_rig(const ConvCase& c) {
-  NodeRig rig("narrow", c.add ? "QConvAdd" : "QConv");
+  NodeRig rig("narrow", c.add ? "QConvAdd" : c.table ? "QConvLookup" : "QConv");
   rig.attribute("pads", c.pads).attribute("strides", c.strides);
   rig.attribute("dilations", c.dilations).attribute("group", c.group);
   Node shape;
@@ -63,9 +64,10 @@ NodeRig conv_rig(const ConvCase& c) {
       b.mutable_data<int32_t>()[i] = static_cast<int32_t>(i * 3001 - 9000);
     }
     rig.constant(b);
-  } else if (c.add) {
+  } else if (c.add || c.table) {
     rig.absent();
   }
+  if (c.table) rig.constant(random_codes(c.x_type, {256}, 6));
   if (c.add) {
     rig.activation(random_codes(c.x_type, y, 5)).grid(0.07f, 20, c.x_type);
     rig.grid(0.11f, c.x_type == DType::int8 ? 3 : 100, c.x_type).grid(0.15f, 9, c.x_type);
@@ -98,9 +100,9 @@ TEST(IntegerConvStep, KindsOfOperands) {
   }
 }
 
-TEST(IntegerConvStep, CodesAreAddedToEveryBlock) {
+TEST(IntegerConvStep, FollowersOfEveryBlock) {
   for (const DType type : {DType::uint8, DType::int8}) {
-    for (const int64_t size : {1, 5, 24}) {
+    for (const int64_t size : {1, 5, 12}) {
       for (const int64_t filters : {3, 16, 160}) {  // whole rows, and columns of them
         for (const int64_t kernel : {1, 3}) {
           ConvCase c;
@@ -112,15 +114,19 @@ TEST(IntegerConvStep, CodesAreAddedToEveryBlock) {
           c.bias = filters != 3;
           c.qmax = filters == 16 ? 90 : 0;
           conv_rig(c).check();
+          std::swap(c.add, c.table);
+          conv_rig(c).check();
         }
       }
     }
   }
   ConvCase grouped;
   grouped.add = true;
-  grouped.x = {1, 8, 40, 40};
+  grouped.x = {1, 8, 30, 30};
   grouped.w = {12, 2, 3, 3};
   grouped.group = 4;
+  conv_rig(grouped).check();
+  std::swap(grouped.add, grouped.table);
   conv_rig(grouped).check();
 }
 

@@ -24,6 +24,8 @@
 //           codes, read on the grid conv_scale, conv_zero_point, and `other`, of the same shape.
 //           All codes written have one dtype; qmin and qmax are the convolution's, sum_qmin and
 //           sum_qmax the sum's. A plan of the runtime, never part of a file.
+// QConvLookup (QConv's nine, table): QConv, then QLookup of its codes; both dtypes are the same. A
+//           plan of the runtime too.
 // QGemm     (a, a_scale, a_zero_point, b, b_scale, b_zero_point, y_scale?, y_zero_point?, bias?)
 //           a [.., M, K]; b [K, N], or [N, K] with transB = 1; b_scale [] or [N]; bias [N] or
 //           absent. Serves Gemm (transA 0, alpha 1, beta 1) and MatMul with a constant 2-D b. b may
@@ -97,6 +99,7 @@ namespace narrow::ops {
 inline constexpr const char* kDomain = "narrow";
 inline constexpr const char* kQConv = "QConv";
 inline constexpr const char* kQConvAdd = "QConvAdd";
+inline constexpr const char* kQConvLookup = "QConvLookup";
 inline constexpr const char* kQGemm = "QGemm";
 inline constexpr const char* kQBinary = "QBinary";
 inline constexpr const char* kQConcat = "QConcat";

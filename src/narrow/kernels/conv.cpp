@@ -194,6 +194,7 @@ void run_conv(const KernelSet& kernels, const ConvProblem& p, const PackedConv& 
         problem.addend = output.addend + first * p.filters + g * p.group_filters();
         problem.sum = &output.sum;
       }
+      problem.table = output.table;
       run_igemm(kernels, problem);
     };
     if (p.groups > 1 && p.macs() > kOneThreadMacs) {

@@ -59,6 +59,7 @@ struct ConvOutput {
   // channels last, of the output's shape. nullptr: nothing.
   const uint8_t* addend = nullptr;
   BinaryArgs sum = {};
+  const uint8_t* table = nullptr;  // of run_conv: 256 codes that replace those of the convolution
 };
 
 /// Bytes of 64-byte aligned scratch that run_conv (run_depthwise) wants.

@@ -59,19 +59,19 @@ int64_t panel_bytes(const PackedView& w) {
   return (w.bits == 4 ? (groups + 1) / 2 : groups) * kPanel * kGroup;
 }
 
-/// The addend of rows [row, row + count), columns [column, column_end).
-void add_block(const KernelSet& kernels, const IgemmProblem& p, int64_t row, int64_t count,
-               int64_t column, int64_t column_end) {
-  const int64_t offset = row * p.ldc + column;
-  uint8_t* dst = static_cast<uint8_t*>(p.dst) + offset;
-  const uint8_t* addend = p.addend + offset;
+/// The sum or the table, for rows [row, row + count), columns [column, column_end).
+void follow(const KernelSet& kernels, const IgemmProblem& p, int64_t row, int64_t count,
+            int64_t column, int64_t column_end) {
+  int64_t offset = row * p.ldc + column;
   int64_t width = column_end - column;
   if (width == p.ldc) {  // rows without gaps
     width *= count;
     count = 1;
   }
-  for (int64_t i = 0; i < count; ++i, dst += p.ldc, addend += p.ldc) {
-    kernels.binary(dst, dst, 1, addend, 1, width, *p.sum);
+  for (int64_t i = 0; i < count; ++i, offset += p.ldc) {
+    uint8_t* dst = static_cast<uint8_t*>(p.dst) + offset;
+    if (p.addend != nullptr) kernels.binary(dst, dst, 1, p.addend + offset, 1, width, *p.sum);
+    if (p.table != nullptr) kernels.lookup(dst, dst, width, p.table);
   }
 }
 
@@ -104,7 +104,9 @@ void run_part(const KernelSet& kernels, const IgemmProblem& p, int64_t row, int6
     args.dst = static_cast<std::byte*>(p.dst) + (row * p.ldc + column) * element;
     args.ldc = p.ldc;
     (p.w.bits == 4 ? kernels.igemm4 : kernels.igemm)(args);
-    if (p.addend != nullptr) add_block(kernels, p, row, count, column, column_end);
+    if (p.addend != nullptr || p.table != nullptr) {
+      follow(kernels, p, row, count, column, column_end);
+    }
   }
 }
 

@@ -105,6 +105,8 @@ struct IgemmProblem {
   // says: operand a are the product's.
   const uint8_t* addend = nullptr;
   const BinaryArgs* sum = nullptr;
+  // Or 256 codes by which those of a block are replaced.
+  const uint8_t* table = nullptr;
 };
 
 /// Runs on the thread pool in tiles whose borders depend on the shape alone; small products stay on

@@ -98,7 +98,7 @@ LoweringReport prepare_graph(Graph& graph, const SessionOptions& options) {
   if (options.optimize) {
     infer_shapes(graph);
     slice_channels(graph, {});
-    if (options.lower && !options.reference) fuse_sums(graph, {});
+    if (options.lower && !options.reference) fuse_followers(graph, {});
     fuse_activations(graph, {});  // before the observed values lose their protection
   }
   if (graph.outputs().size() != outputs) graph = with_outputs(graph, outputs);

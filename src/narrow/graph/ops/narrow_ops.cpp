@@ -32,6 +32,13 @@ void require_scales(const InferContext& c, size_t scale, const Dim* channels) {
   }
 }
 
+/// An entry for each 8-bit code.
+void require_table(InferContext& c, size_t i) {
+  constexpr int64_t kEntries = 256;
+  require_rank(c, i, 1);
+  if (const SymbolicShape* table = c.shape(i)) unify(c, (*table)[0], kEntries, "the table");
+}
+
 void infer_qconv(InferContext& c) {
   require_integer(c, 0);
   require_integer(c, 3);
@@ -48,6 +55,12 @@ void infer_qconv_add(InferContext& c) {
   auto shape = c.outputs()[0].shape;
   if (shape && c.shape(9)) shape = unify(c, *shape, *c.shape(9), "both sides of the sum");
   c.set_output(0, grid_dtype(c, 14), std::move(shape));
+}
+
+void infer_qconv_lookup(InferContext& c) {
+  infer_qconv(c);
+  require_table(c, 9);
+  c.set_output(0, c.dtype(9), c.outputs()[0].shape);
 }
 
 /// a [.., M, K] times b [.., K, N], or [N, K] with transB; a bias of N.
@@ -118,10 +131,8 @@ void infer_qconcat(InferContext& c) {
 }
 
 void infer_qlookup(InferContext& c) {
-  constexpr int64_t kEntries = 256;  // of 8-bit codes
   require_integer(c, 0);
-  require_rank(c, 1, 1);
-  if (const SymbolicShape* table = c.shape(1)) unify(c, (*table)[0], kEntries, "the table");
+  require_table(c, 1);
   const SymbolicShape* x = c.shape(0);
   c.set_output(0, c.dtype(1), x ? std::optional(*x) : std::nullopt);
 }
@@ -253,6 +264,7 @@ constexpr OpInfo kOps[] = {
     {kDomain, kQConv, 5, 9, 1, 1, 1, infer_qconv, bit(2)},
     {kDomain, kQConvAdd, 15, 16, 1, 1, 1, infer_qconv_add,
      bit(2) | bit(5) | bit(7) | bit(8) | bit(11) | bit(13)},
+    {kDomain, kQConvLookup, 10, 10, 1, 1, 1, infer_qconv_lookup, bit(2) | bit(5) | bit(7) | bit(8)},
     {kDomain, kQGemm, 5, 9, 1, 1, 1, infer_qgemm, bit(2)},
     {kDomain, kQBinary, 7, 8, 1, 1, 1, infer_qbinary, bit(2) | bit(5)},
     {kDomain, kQConcat, 4, -1, 1, 1, 1, infer_qconcat, bit(1)},

@@ -42,9 +42,9 @@ int64_t quantize_activations(Graph& graph, const PassContext& context);
 /// Dynamically quantized products of one input as one product and a Split. A plan of the runtime,
 /// after lowering; it has no row.
 int64_t merge_products(Graph& graph, const PassContext& context);
-/// Sums of quantized convolutions and codes of the same shape as narrow.QConvAdd. A plan of the
-/// runtime, after lowering; it has no row. Needs inferred shapes.
-int64_t fuse_sums(Graph& graph, const PassContext& context);
+/// Quantized convolutions with what follows them: narrow.QConvAdd with a sum, narrow.QConvLookup
+/// with a table. A plan of the runtime, after lowering; it has no row. Needs inferred shapes.
+int64_t fuse_followers(Graph& graph, const PassContext& context);
 /// Reshapes, transposes and picks that together take every s-th channel of an image as one Slice. A
 /// plan of the runtime; it has no row. Needs inferred shapes.
 int64_t slice_channels(Graph& graph, const PassContext& context);

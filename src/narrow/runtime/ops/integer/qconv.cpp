@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// QConv: depthwise and general convolutions on channels-last codes. QConvAdd: with codes added to
-// them.
+// QConv: depthwise and general convolutions on channels-last codes. QConvAdd and
+// QConvLookup: with codes added to them, or a table that replaces them.
 #include "narrow/core/error.h"
+#include "narrow/graph/lowered_ops.h"
 #include "narrow/kernels/ref/reference.h"
 #include "narrow/quant/requantize.h"
 #include "narrow/runtime/ops/integer/conv_form.h"
@@ -19,6 +20,8 @@ constexpr size_t kBias = 8;
 constexpr size_t kOther = 9;
 constexpr size_t kConvScale = 12;
 constexpr size_t kSum = 14;
+// And of QConvLookup.
+constexpr size_t kTable = 9;
 
 /// What both ways of running share.
 class QConvStep : public Step {
@@ -118,6 +121,16 @@ class ConvAddStep final : public IgemmConvStep {
   Sum sum_;
 };
 
+class ConvLookupStep final : public IgemmConvStep {
+ public:
+  using IgemmConvStep::IgemmConvStep;
+  void run(RunContext& context) const override {
+    kernels::ConvOutput target = out_.target(context.outputs[0].data);
+    target.table = context.inputs[kTable].as<uint8_t>();
+    run_to(target, context);
+  }
+};
+
 class DepthwiseConvStep final : public KernelConvStep {
  public:
   DepthwiseConvStep(const Graph& graph, const Node& node, Isa isa)
@@ -197,13 +210,25 @@ class ReferenceConvAddStep final : public ReferenceConvStep {
   Sum sum_;
 };
 
+class ReferenceConvLookupStep final : public ReferenceConvStep {
+ public:
+  using ReferenceConvStep::ReferenceConvStep;
+  void run(RunContext& context) const override {
+    ReferenceConvStep::run(context);
+    auto* y = context.outputs[0].as<uint8_t>();
+    const auto* table = context.inputs[kTable].as<uint8_t>();
+    for (int64_t i = 0; i < context.outputs[0].elements(); ++i) y[i] = table[y[i]];
+  }
+};
+
 Refusal accept_operands(const Graph& graph, const Node& node) {
   if (Refusal r = refuse_grid(graph, node, kX); !r.empty()) return r;
   if (Refusal r = refuse_weights(graph, node, kW, 0); !r.empty()) return r;
-  if (node.inputs.size() > kOther) {
+  if (node.is(ops::kQConvAdd, ops::kDomain)) {
     if (Refusal r = refuse_grid(graph, node, kOther); !r.empty()) return r;
-    if (node.input(kY) == kNoId || node.input(kSum) == kNoId) return "an output has no grid";
+    if (node.input(kSum) == kNoId) return "the sum has no grid";
   }
+  if (node.inputs.size() > kOther && node.input(kY) == kNoId) return "the output has no grid";
   const Tensor& w = *graph.constant(node.input(kW));
   if (Refusal r = refuse_bias(graph, node, kBias, w.dim(0)); !r.empty()) return r;
   return refuse_conv_form(w);
@@ -251,8 +276,10 @@ std::unique_ptr<Step> make_reference(const Graph& graph, const Node& node, const
   }
 #define NARROW_IGEMM(isa) \
   { "narrow", "QConv", #isa ":igemm", accept_igemm<Isa::isa>, make<IgemmConvStep, Isa::isa> }
-#define NARROW_CONV_ADD(isa) \
-  { "narrow", "QConvAdd", #isa ":igemm", accept_igemm<Isa::isa>, make<ConvAddStep, Isa::isa> }
+#define NARROW_FOLLOWED(isa)                                                                       \
+  {"narrow", "QConvAdd", #isa ":igemm", accept_igemm<Isa::isa>, make<ConvAddStep, Isa::isa>}, {    \
+    "narrow", "QConvLookup", #isa ":igemm", accept_igemm<Isa::isa>, make<ConvLookupStep, Isa::isa> \
+  }
 
 constexpr OpImpl kRows[] = {
 #if defined(__x86_64__)
@@ -263,19 +290,21 @@ constexpr OpImpl kRows[] = {
     NARROW_IGEMM(avx_vnni),
     NARROW_DEPTHWISE(avx2),
     NARROW_IGEMM(avx2),
-    NARROW_CONV_ADD(amx_int8),
-    NARROW_CONV_ADD(avx512_vnni),
-    NARROW_CONV_ADD(avx_vnni),
-    NARROW_CONV_ADD(avx2),
+    NARROW_FOLLOWED(amx_int8),
+    NARROW_FOLLOWED(avx512_vnni),
+    NARROW_FOLLOWED(avx_vnni),
+    NARROW_FOLLOWED(avx2),
 #endif
     NARROW_DEPTHWISE(scalar),
     NARROW_IGEMM(scalar),
-    NARROW_CONV_ADD(scalar),
+    NARROW_FOLLOWED(scalar),
     {"narrow", "QConv", "reference", accept_reference, make_reference<ReferenceConvStep>},
     {"narrow", "QConvAdd", "reference", accept_reference, make_reference<ReferenceConvAddStep>},
+    {"narrow", "QConvLookup", "reference", accept_reference,
+     make_reference<ReferenceConvLookupStep>},
 };
 #undef NARROW_DEPTHWISE
-#undef NARROW_CONV_ADD
+#undef NARROW_FOLLOWED
 #undef NARROW_IGEMM
 
 }  // namespace

@@ -72,9 +72,10 @@ void for_runs(const Grids& grids, const Dims& dims, const Body& body) {
 bool read_as_image(const Graph& graph, ValueId value) {
   for (const Use& use : graph.value(value).uses) {
     const Node& node = graph.node(use.node);
-    const bool ours = node.is(ops::kQConv, ops::kDomain) || node.is(ops::kQConvAdd, ops::kDomain) ||
-                      node.is(ops::kQAveragePool, ops::kDomain) ||
-                      node.is(ops::kQGlobalAveragePool, ops::kDomain);
+    const bool ours =
+        node.domain == ops::kDomain &&
+        (node.op == ops::kQConv || node.op == ops::kQConvAdd || node.op == ops::kQConvLookup ||
+         node.op == ops::kQAveragePool || node.op == ops::kQGlobalAveragePool);
     if (ours || node.is("MaxPool")) return true;
   }
   return false;

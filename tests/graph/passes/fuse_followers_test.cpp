@@ -40,13 +40,13 @@ const Node* fused(const Net& n) {
   return node->is(ops::kQConvAdd, ops::kDomain) ? node : nullptr;
 }
 
-TEST(FuseSums, TakesTheGridsOfBothNodes) {
+TEST(FuseFollowers, SumsTakeTheGridsOfBothNodes) {
   for (const bool second : {false, true}) {
     IntegerNet n;
     const ValueId x = n.image(4);
     const ValueId y = n.conv(x, 4);
     n.finish(second ? n.add(x, y) : n.add(y, x));
-    EXPECT_EQ(fuse_sums(n.g, {}), 1);
+    EXPECT_EQ(fuse_followers(n.g, {}), 1);
     n.infer();
     verify(n.g);
     const Node* node = fused(n);
@@ -67,23 +67,41 @@ TEST(FuseSums, TakesTheGridsOfBothNodes) {
   }
 }
 
-TEST(FuseSums, OfTwoConvolutionsTheLaterOne) {
+TEST(FuseFollowers, OfTwoConvolutionsTheLaterOne) {
   IntegerNet n;
   const ValueId x = n.image(4);
   const ValueId early = n.conv(x, 4);
   const ValueId late = n.conv(n.conv(x, 4), 4);
   n.finish(n.add(early, late));
-  EXPECT_EQ(fuse_sums(n.g, {}), 1);
+  EXPECT_EQ(fuse_followers(n.g, {}), 1);
   verify(n.g);
   ASSERT_NE(fused(n), nullptr);
   EXPECT_EQ(fused(n)->inputs[9], early);
 }
 
-TEST(FuseSums, OthersStay) {
+TEST(FuseFollowers, TablesOfTheSameType) {
+  for (const bool same : {true, false}) {
+    IntegerNet n;
+    const ValueId table = n.zeros({256}, same ? DType::uint8 : DType::int8);
+    n.output(n.op("Relu", {n.op(ops::kQLookup, {n.conv(n.image(4), 4), table}, {}, ops::kDomain)}));
+    n.infer();
+    EXPECT_EQ(fuse_followers(n.g, {}), same ? 1 : 0);
+    if (!same) continue;
+    n.infer();
+    verify(n.g);
+    const Node* node = n.g.producer(n.g.producer(n.g.outputs()[0])->inputs[0]);
+    ASSERT_TRUE(node->is(ops::kQConvLookup, ops::kDomain));
+    EXPECT_EQ(node->inputs.size(), 10U);
+    EXPECT_EQ(node->inputs[9], table);
+    EXPECT_EQ(n.shape(node->outputs[0]), "[N, 4, 6, 6]");
+  }
+}
+
+TEST(FuseFollowers, OthersStay) {
   const auto changes = [](auto build) {
     IntegerNet n;
     n.finish(build(n));
-    return fuse_sums(n.g, {});
+    return fuse_followers(n.g, {});
   };
   EXPECT_EQ(changes([](IntegerNet& n) {
               const ValueId x = n.image(4);
