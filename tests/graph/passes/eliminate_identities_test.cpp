@@ -180,6 +180,45 @@ TEST(EliminateIdentities, TransposesInARowBecomeOne) {
   EXPECT_EQ(n.shape(b), "[3, 2, 4]");
 }
 
+TEST(EliminateIdentities, SoftmaxBetweenTransposesTurnsItsAxis) {
+  for (const bool back : {true, false}) {
+    Net n;
+    const ValueId x = n.input(SymbolicShape{2, 3, 4, 5});
+    const ValueId a = n.op("Transpose", {x}, {{"perm", Ints{0, 3, 2, 1}}});
+    const ValueId s = n.op("Softmax", {a}, {{"axis", int64_t{-1}}});
+    const ValueId b =
+        n.op("Transpose", {s}, {{"perm", back ? Ints{0, 3, 2, 1} : Ints{0, 2, 3, 1}}});
+    n.output(n.op("Relu", {b}));
+    n.infer();
+    const std::string shape = n.shape(n.g.outputs()[0]);
+    EXPECT_GE(eliminate_identities(n.g, {}), 1);
+    n.infer();
+    verify(n.g);
+    EXPECT_EQ(n.g.num_nodes(), back ? 2U : 3U);
+    EXPECT_EQ(n.shape(n.g.outputs()[0]), shape);
+    for (const NodeId id : n.g.nodes()) {
+      const Node& node = n.g.node(id);
+      if (node.is("Softmax")) {
+        EXPECT_EQ(node.int_or("axis", -1), 1);
+      }
+      if (node.is("Transpose")) {
+        EXPECT_EQ(node.ints_or("perm", {}), (Ints{0, 2, 1, 3}));
+      }
+    }
+  }
+}
+
+TEST(EliminateIdentities, SoftmaxThatOthersReadKeepsItsAxis) {
+  Net n;
+  const ValueId x = n.input(SymbolicShape{2, 3, 4});
+  const ValueId a = n.op("Transpose", {x}, {{"perm", Ints{0, 2, 1}}});
+  const ValueId s = n.op("Softmax", {a}, {{"axis", int64_t{-1}}});
+  n.output(n.op("Transpose", {s}, {{"perm", Ints{0, 2, 1}}}));
+  n.output(n.op("Relu", {s}));
+  n.infer();
+  EXPECT_EQ(eliminate_identities(n.g, {}), 0);
+}
+
 TEST(EliminateIdentities, TransposesThatCancelGoAltogether) {
   Net n;
   const ValueId x = n.op("Cos", {n.input(SymbolicShape{2, 3, 4})});

@@ -132,20 +132,58 @@ bool selected(const Graph& graph, const Node& node) {
   return it != std::end(kSelectors) && it->unchanged(graph, node);
 }
 
+/// The perm of the transpose `second` of the output of `first`; empty where it is not known.
+std::vector<int64_t> joined_perm(const Node& first, const Node& second) {
+  const auto inner = first.ints_or("perm", {});
+  const auto outer = second.ints_or("perm", {});
+  if (inner.size() != outer.size()) return {};
+  std::vector<int64_t> both;
+  for (const int64_t axis : outer) {
+    if (axis < 0 || static_cast<size_t>(axis) >= inner.size()) return {};
+    both.push_back(inner[static_cast<size_t>(axis)]);
+  }
+  return both;
+}
+
+const Node* transpose_of(const Graph& graph, ValueId value) {
+  const Node* node = graph.producer(value);
+  return node != nullptr && node->is("Transpose") ? node : nullptr;
+}
+
+/// A softmax between two transposes runs along the axis where its own came from, behind it both are
+/// one (exporters write softmax over channels so).
+bool turn_softmax(Graph& graph, NodeId id) {
+  const Node& second = graph.node(id);
+  if (!second.is("Transpose")) return false;
+  const NodeId between = graph.producer_id(second.inputs[0]);
+  if (between == kNoId) return false;
+  const Node& softmax = graph.node(between);
+  if (!softmax.is("Softmax") && !softmax.is("LogSoftmax")) return false;
+  const Value& y = graph.value(softmax.outputs[0]);
+  const Node* first = transpose_of(graph, softmax.inputs[0]);
+  if (first == nullptr || y.is_output || y.uses.size() != 1) return false;
+  const std::vector<int64_t> perm = joined_perm(*first, second);
+  if (perm.empty()) return false;
+  const auto axis = normalize_axis(softmax.int_or("axis", -1), perm.size());
+  const int64_t turned = first->ints_or("perm", {})[static_cast<size_t>(axis)];
+  const ValueId x = first->inputs[0];
+  const NodeId before = graph.producer_id(softmax.inputs[0]);
+  graph.mutable_value(softmax.outputs[0]).shape = graph.value(x).shape;
+  graph.attributes(between)["axis"] = turned;
+  graph.attributes(id)["perm"] = perm;
+  graph.set_input(between, 0, x);
+  remove_if_unused(graph, before);
+  return true;
+}
+
 /// Two transposes in a row are one: the second reads the input of the first.
 bool merge_transposes(Graph& graph, NodeId id) {
   const Node& second = graph.node(id);
   if (!second.is("Transpose")) return false;
-  const Node* first = graph.producer(second.inputs[0]);
-  if (first == nullptr || !first->is("Transpose")) return false;
-  const auto inner = first->ints_or("perm", {});
-  const auto outer = second.ints_or("perm", {});
-  if (inner.empty() || inner.size() != outer.size()) return false;
-  std::vector<int64_t> both;
-  for (const int64_t axis : outer) {
-    if (axis < 0 || static_cast<size_t>(axis) >= inner.size()) return false;
-    both.push_back(inner[static_cast<size_t>(axis)]);
-  }
+  const Node* first = transpose_of(graph, second.inputs[0]);
+  if (first == nullptr) return false;
+  const std::vector<int64_t> both = joined_perm(*first, second);
+  if (both.empty()) return false;
   const NodeId before = graph.producer_id(second.inputs[0]);
   graph.attributes(id)["perm"] = both;
   graph.set_input(id, 0, graph.node(before).inputs[0]);
@@ -159,7 +197,7 @@ int64_t eliminate_identities(Graph& graph, const PassContext&) {
   int64_t changes = 0;
   for (const NodeId id : graph.nodes()) {
     if (!graph.alive(id)) continue;
-    if (merge_transposes(graph, id)) ++changes;
+    if (merge_transposes(graph, id) || turn_softmax(graph, id)) ++changes;
     const Node& node = graph.node(id);
     if (!selected(graph, node)) continue;
     if (!replace_value(graph, node.outputs[0], node.inputs[0])) continue;

@@ -8,7 +8,7 @@ namespace narrow {
 
 /// Identity, inference Dropout, casts to the same type, and whatever else changes nothing: reshapes
 /// to the same shape, empty pads, windows of one element, factors of 1, ... Two transposes in a row
-/// become one.
+/// become one, also around a softmax, which turns its axis.
 int64_t eliminate_identities(Graph& graph, const PassContext& context);
 /// Nodes with constant inputs, run by context.evaluate. DequantizeLinear stays: folding it would
 /// turn codes into floats.
