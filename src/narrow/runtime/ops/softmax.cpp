@@ -144,6 +144,34 @@ void run_lanes(const float* x, float* y, const AxisView& view) {
 // Lines too short to fill vectors: face or no face.
 constexpr int64_t kShort = 8;
 
+/// Between `count` lines of `extent` behind each other and the same side by side, kLanes apart.
+NARROW_CLONES void lay_beside(const float* x, float* side, int64_t extent, int64_t count) {
+  if (extent == 2) {  // a stride that compilers have instructions for
+    NARROW_SIMD
+    for (int64_t l = 0; l < count; ++l) {
+      side[l] = x[2 * l];
+      side[kLanes + l] = x[2 * l + 1];
+    }
+    return;
+  }
+  for (int64_t l = 0; l < count; ++l) {
+    for (int64_t i = 0; i < extent; ++i) side[i * kLanes + l] = x[l * extent + i];
+  }
+}
+NARROW_CLONES void lay_behind(const float* side, float* y, int64_t extent, int64_t count) {
+  if (extent == 2) {
+    NARROW_SIMD
+    for (int64_t l = 0; l < count; ++l) {
+      y[2 * l] = side[l];
+      y[2 * l + 1] = side[kLanes + l];
+    }
+    return;
+  }
+  for (int64_t l = 0; l < count; ++l) {
+    for (int64_t i = 0; i < extent; ++i) y[l * extent + i] = side[i * kLanes + l];
+  }
+}
+
 /// Short lines behind each other are laid side by side first.
 template <class Line>
 void run_short(const float* x, float* y, int64_t lines, int64_t extent) {
@@ -156,15 +184,9 @@ void run_short(const float* x, float* y, int64_t lines, int64_t extent) {
                  for (int64_t g = begin; g < end; ++g) {
                    const int64_t at = g * work;
                    const int64_t count = std::min(kLanes, lines - g * kLanes);
-                   for (int64_t l = 0; l < count; ++l) {
-                     for (int64_t i = 0; i < extent; ++i)
-                       in[i * kLanes + l] = x[at + l * extent + i];
-                   }
+                   lay_beside(x + at, in, extent, count);
                    run_side_by_side<Line>(in, out, kLanes, extent, count);
-                   for (int64_t l = 0; l < count; ++l) {
-                     for (int64_t i = 0; i < extent; ++i)
-                       y[at + l * extent + i] = out[i * kLanes + l];
-                   }
+                   lay_behind(out, y + at, extent, count);
                  }
                });
 }
