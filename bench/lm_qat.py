@@ -34,7 +34,7 @@ def training_text(novels, heldout, tokens):
 
 def main():
     work, novels, heldout = (pathlib.Path(p) for p in sys.argv[1:4])
-    runs = dict(a.split("=") for a in sys.argv[4:]) or {"w4": "5e-5", "w3": "2e-4", "w2": "2e-4:2"}
+    runs = dict(a.split("=") for a in sys.argv[4:]) or {"w4": "5e-5", "w3": "2e-4", "w2": "1.5e-4:1:importance"}
     tokens = int(os.environ.get("TOKENS", "1000000"))
     work.mkdir(parents=True, exist_ok=True)
     text = work / "train.txt"
