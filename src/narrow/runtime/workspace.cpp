@@ -3,15 +3,11 @@
 
 #include <fmt/format.h>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 #include <algorithm>
 #include <chrono>
 #include <cstring>
-#include <new>
 
+#include "narrow/kernels/weight_memory.h"
 #include "narrow/runtime/infer_node.h"
 #include "narrow/runtime/memory_plan.h"
 #include "narrow/runtime/reorder.h"
@@ -21,14 +17,6 @@ namespace {
 
 /// What a tensor without elements points to: a null pointer would mean that it is absent.
 alignas(kArenaAlignment) std::byte g_nothing[kArenaAlignment];
-
-// Activations of large batches in huge pages where the system has them: every layer reads and
-// writes all of its own, and in small pages waits for their addresses.
-constexpr size_t kHugePage = size_t{2} << 20;
-
-size_t alignment_of(size_t bytes) {
-  return bytes < 2 * kHugePage ? kArenaAlignment : kHugePage;
-}
 
 std::byte* data_of(const Tensor& tensor) {
   return tensor.raw() == nullptr ? g_nothing : const_cast<std::byte*>(tensor.raw());
@@ -42,25 +30,10 @@ bool is_empty(const TensorView& view) {
 
 }  // namespace
 
-AlignedMemory::AlignedMemory(size_t bytes) : size_(bytes) {
-  const size_t padded = (bytes / kArenaAlignment + 2) * kArenaAlignment;
-  const size_t alignment = alignment_of(bytes);
-  void* p = ::operator new (padded, std::align_val_t{alignment}, std::nothrow);
-  if (p == nullptr) {
-    throw Error(ErrorCode::resource_exhausted,
-                fmt::format("no memory for {} bytes of activations", bytes));
-  }
-#if defined(__linux__)
-  if (alignment == kHugePage) {
-    ::madvise(p, padded / kHugePage * kHugePage, MADV_HUGEPAGE);  // a hint: may fail
-  }
-#endif
-  data_ = {static_cast<std::byte*>(p), Release{alignment}};
-}
-
-void AlignedMemory::Release::operator()(std::byte* p) const {
-  ::operator delete (p, std::align_val_t{alignment});
-}
+// In huge pages: every layer reads and writes all of its activations, and in small pages waits for
+// their addresses.
+AlignedMemory::AlignedMemory(size_t bytes)
+    : data_(kernels::huge_memory(bytes + kArenaAlignment, "activations")), size_(bytes) {}
 
 Workspace::Workspace(const Plan& plan, std::shared_ptr<const ShapePlan> shapes)
     : plan_(plan), shapes_(std::move(shapes)), arena_(shapes_->arena_bytes) {

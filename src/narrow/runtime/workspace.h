@@ -23,17 +23,13 @@ class AlignedMemory {
   AlignedMemory() = default;
   /// Throws resource_exhausted.
   explicit AlignedMemory(size_t bytes);
-  std::byte* data() const { return data_.get(); }
+  AlignedMemory(AlignedMemory&&) = default;  // one owner
+  AlignedMemory& operator=(AlignedMemory&&) = default;
+  std::byte* data() const { return reinterpret_cast<std::byte*>(data_.get()); }
   size_t size() const { return size_; }
 
  private:
-  struct Release {
-    Release() : alignment(0) {}
-    explicit Release(size_t bytes) : alignment(bytes) {}
-    size_t alignment;
-    void operator()(std::byte* p) const;
-  };
-  std::unique_ptr<std::byte, Release> data_;
+  std::shared_ptr<uint8_t> data_;
   size_t size_ = 0;
 };
 

@@ -63,10 +63,7 @@ void replace(Graph& graph, const Node& follower, const char* op, std::vector<Val
   const NodeId node =
       graph.add_node(op, std::move(inputs), {graph.unique_name(graph.value(y).name + "_followed")},
                      std::move(attributes), ops::kDomain, name);
-  const ValueId out = graph.node(node).outputs[0];
-  graph.mutable_value(out).dtype = graph.value(y).dtype;
-  graph.mutable_value(out).shape = graph.value(y).shape;
-  graph.replace_uses(y, out);
+  take_place(graph, y, graph.node(node).outputs[0]);
 }
 
 std::vector<ValueId> conv_inputs(const Node& conv) {

@@ -6,6 +6,7 @@
 
 #include "narrow/graph/lowered_ops.h"
 #include "narrow/graph/passes/passes.h"
+#include "narrow/graph/passes/rewrite.h"
 
 namespace narrow {
 namespace {
@@ -97,9 +98,7 @@ void merge(Graph& graph, const std::vector<NodeId>& nodes) {
   for (size_t i = 0; i < nodes.size(); ++i) {
     const ValueId old = graph.node(nodes[i]).outputs[0];
     const ValueId part = graph.node(split).outputs[i];
-    graph.mutable_value(part).dtype = DType::float32;
-    graph.mutable_value(part).shape = graph.value(old).shape;
-    graph.replace_uses(old, part);
+    take_place(graph, old, part);
   }
   graph.mutable_value(graph.node(product).outputs[0]).dtype = DType::float32;
 }

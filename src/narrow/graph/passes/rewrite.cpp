@@ -14,6 +14,12 @@ bool replace_value(Graph& graph, ValueId from, ValueId to) {
   return true;
 }
 
+void take_place(Graph& graph, ValueId from, ValueId to) {
+  graph.mutable_value(to).dtype = graph.value(from).dtype;
+  graph.mutable_value(to).shape = graph.value(from).shape;
+  graph.replace_uses(from, to);
+}
+
 void remove_if_unused(Graph& graph, NodeId id) {
   for (const ValueId output : graph.node(id).outputs) {
     if (output == kNoId) continue;

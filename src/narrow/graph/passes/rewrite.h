@@ -14,6 +14,9 @@ namespace narrow {
 /// output cannot take over the name of a graph output. Returns whether it did.
 bool replace_value(Graph& graph, ValueId from, ValueId to);
 
+/// Makes the new value `to` stand wherever `from` stood, with its type and shape.
+void take_place(Graph& graph, ValueId from, ValueId to);
+
 /// Removes the node if nothing uses any of its outputs.
 void remove_if_unused(Graph& graph, NodeId id);
 

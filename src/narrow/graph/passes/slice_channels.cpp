@@ -169,10 +169,7 @@ void replace(Graph& graph, ValueId y, const ChannelSlice& slice) {
       {slice.x, constant("_starts", slice.start), constant("_ends", end), constant("_axes", 1),
        constant("_steps", slice.step)},
       {graph.unique_name(name + "_channels")}, {}, "", graph.unique_name(name + "_channels"));
-  const ValueId out = graph.node(node).outputs[0];
-  graph.mutable_value(out).dtype = graph.value(y).dtype;
-  graph.mutable_value(out).shape = graph.value(y).shape;
-  graph.replace_uses(y, out);
+  take_place(graph, y, graph.node(node).outputs[0]);
 }
 
 }  // namespace
