@@ -31,14 +31,19 @@ int64_t divide_up(int64_t v, int64_t by) {
   return (v + by - 1) / by;
 }
 
-/// One of the places that threads copy to; there are as many as threads.
+/// Rows of the padded image that so many neighbouring rows of outputs see.
+int64_t rows_read(const ConvProblem& p, int64_t rows) {
+  return (rows - 1) * p.stride[1] + (p.kernel[1] - 1) * p.dilation[1] + 1;
+}
+
+/// One of the places that threads copy to; there are as many as threads, up to a limit.
 class Slot {
  public:
   Slot(std::atomic<uint64_t>& taken, int64_t count) : taken_(taken) {
     for (uint64_t seen = taken_;;) {
       index_ = std::countr_one(seen);
       if (index_ >= count) {
-        std::this_thread::yield();  // more threads than kMostSlots
+        std::this_thread::yield();  // more threads than places
         seen = taken_;
       } else if (taken_.compare_exchange_weak(seen, seen | uint64_t{1} << index_)) {
         return;
@@ -110,8 +115,7 @@ void ImageReader::choose_pieces(int64_t piece_macs) {
     band_rows_ = divide_up(p_.out[1], bands);
     bands_ = divide_up(p_.out[1], band_rows_);
     pieces_ = p_.batch * bands_;
-    const int64_t reach = (p_.kernel[1] - 1) * p_.dilation[1] + 1;
-    bytes = ((band_rows_ - 1) * p_.stride[1] + reach) * extents_[2] * pixel_;
+    bytes = rows_read(p_, band_rows_) * extents_[2] * pixel_;
   } else {
     piece_images_ = std::max<int64_t>(piece_macs / (row_macs * p_.out[1]), 1);
     pieces_ = divide_up(p_.batch, piece_images_);
@@ -225,9 +229,8 @@ void ImageReader::pad_piece(const KernelSet& kernels, const ImageSource& source,
   const int64_t image = piece / bands_;
   const int64_t row = piece % bands_ * band_rows_;
   const int64_t rows = std::min(band_rows_, p_.out[1] - row);
-  const int64_t reach = (p_.kernel[1] - 1) * p_.dilation[1] + 1;
   const int64_t first = row * p_.stride[1];
-  pad_rows(kernels, source, image, first, first + (rows - 1) * p_.stride[1] + reach, copy);
+  pad_rows(kernels, source, image, first, first + rows_read(p_, rows), copy);
   body(copy, image * pixels + row * p_.out[2], rows * p_.out[2]);
 }
 
